@@ -1,0 +1,49 @@
+# make setup   install everything into .venv (again only when pyproject.toml or constraints.txt changed)
+# make demo    train the main job on embedded data: all GPUs, or two processes on CPU
+# make test    the tests that need no GPU
+# make check   format, lint, types, imports
+.DEFAULT_GOAL := setup
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TESTS ?= tests
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+.PHONY: setup demo test check fmt build constraints clean
+setup: $(STAMP)
+
+demo: setup
+	$(BIN)/zerofit train digits
+
+test: setup
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy zerofit
+	$(BIN)/lint-imports
+
+fmt: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+build: setup
+	$(BIN)/python -m build
+
+# Exact versions of everything, for Python 3.10 and later. The CUDA packages are left out: torch itself names
+# them exactly, and a CPU build of torch needs none.
+constraints:
+	$(BIN)/python -m pip install --quiet uv
+	{ echo '# Written by `make constraints` from pyproject.toml.'; \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras --no-annotate --no-header pyproject.toml \
+	  | grep -v -E '^(nvidia-|cuda-|triton)'; } > constraints.tmp
+	mv constraints.tmp constraints.txt
+
+clean:
+	rm -rf build dist runs *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

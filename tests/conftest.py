@@ -1,0 +1,35 @@
+"""The environment of every test, set before anything imports torch; and which tests this machine can run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+HAS_GPU = shutil.which("nvidia-smi") is not None
+
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # several test processes share few cores
+if not HAS_GPU:
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+settings.register_profile("zerofit", deadline=None)  # the machine may be busy
+settings.load_profile("zerofit")
+
+REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
+CAN_RUN = {
+    "gpu": (HAS_GPU, "no CUDA device"),
+    "slurm": (shutil.which("slurmctld") is not None, "no Slurm"),
+    "browser": (shutil.which("chromium") is not None, "no Chromium"),
+    "real": (REAL_DATA.is_dir(), "no real data"),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for marker, (possible, reason) in CAN_RUN.items():
+            if not possible and item.get_closest_marker(marker) is not None:
+                item.add_marker(pytest.mark.skip(reason=reason))

@@ -1,0 +1,89 @@
+"""Runs the command line as a user does: in a process of its own, with a recipe file."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+TINY = """\
+name: tiny
+model:
+  kind: patch_lm
+  shape:
+    model_type: qwen3
+    hidden_size: 16
+    intermediate_size: 32
+    num_hidden_layers: 2
+    num_attention_heads: 2
+    num_key_value_heads: 1
+    head_dim: 8
+  image_size: 8
+  patch_size: 4
+data:
+  source: digits
+train:
+  max_steps: 6
+  micro_batch: 8
+  global_batch: 16
+optimizer:
+  lr: 1e-3
+strategy: ddp
+"""
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """This process's environment, on CPU, without what an outer launcher would have set."""
+    outer = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    kept = {name: value for name, value in os.environ.items() if name not in outer and not name.startswith("SLURM")}
+    return {**kept, "ZEROFIT_DEVICE": "cpu", "OMP_NUM_THREADS": "1", **changes}
+
+
+def zerofit(
+    *arguments: str, cwd: Path, before: tuple[str, ...] = (), env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`zerofit ARGUMENTS` in `cwd`, with its output."""
+    command = [*before, sys.executable, "-m", "zerofit", *arguments]
+    return subprocess.run(
+        command, cwd=cwd, env=env or environment(), capture_output=True, text=True, timeout=400, check=False
+    )
+
+
+def tiny(directory: Path, text: str = TINY) -> Path:
+    """Write the tiny recipe."""
+    path = directory / "tiny.yaml"
+    path.write_text(text)
+    return path
+
+
+def trained(*arguments: str, cwd: Path, **options: Any) -> Path:
+    """Train; the run must succeed. Returns the run directory."""
+    done = zerofit("train", *arguments, cwd=cwd, **options)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    return cwd / "runs" / "tiny"
+
+
+def steps(run: Path) -> list[dict[str, Any]]:
+    """The records of optimizer steps."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if "loss" in line]
+
+
+def result(run: Path) -> dict[str, Any]:
+    """result.json."""
+    body: dict[str, Any] = json.loads((run / "result.json").read_text())
+    return body
+
+
+def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Exit code 2, one line that has the words, no traceback."""
+    assert done.returncode == 2, (done.returncode, done.stdout[-1500:], done.stderr[-1500:])
+    said = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(said) == 1, done.stderr
+    assert said[0].startswith("error: ")
+    assert "Traceback" not in done.stdout + done.stderr
+    for word in words:
+        assert word in said[0], said[0]

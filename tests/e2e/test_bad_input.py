@@ -1,0 +1,96 @@
+"""Bad input: one line, exit code 2, no traceback, nothing half-written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cli_runs import TINY, environment, refused, steps, tiny, zerofit
+from PIL import Image
+
+
+def folder(root: Path, classes: int = 2, images: int = 8) -> Path:
+    """An image folder with train and test splits."""
+    for split in ("train", "test"):
+        for label in range(classes):
+            directory = root / split / f"class{label}"
+            directory.mkdir(parents=True)
+            for index in range(images):
+                colour = (40 * label, 10 * index, 90)
+                Image.new("RGB", (8, 8), colour).save(directory / f"{index}.png")
+    return root
+
+
+def on_folder(root: Path, *more: str) -> tuple[str, ...]:
+    return ("data.source=folder", f"data.path={root}", *more)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "words"),
+    [
+        (TINY.replace("max_steps", "max_stepz"), (), ("tiny.yaml:17", "train.max_stepz", "max_steps")),
+        (TINY, ("train.micro_batch=four",), ("train.micro_batch", "four")),
+        (TINY, ("train.global_batch=15",), ("global_batch", "15", "16")),
+        (TINY, ("strategy=zero4",), ("zero4", "zero3")),
+        (TINY, ("strategy=fsdp2+offload_optimizer",), ("fsdp2", "offload_all")),
+        (TINY, ("strategy=zeropp",), ("zeropp", "CUDA")),
+        (TINY, ("strategy.precision=fp16",), ("fp16", "cpu")),
+        (TINY, ("data.classes=11",), ("11", "10")),
+        (TINY, ("data.source=folder", "data.path=nowhere"), ("nowhere",)),
+        (TINY, ("strategy=zero2", "strategy.deepspeed={train_batch_size: 99}"), ("train_batch_size", "99", "16")),
+        (TINY.replace("  lr: 1e-3", "  lr: 1e-3\n  blr: 1e-3"), (), ("lr", "blr")),
+        (TINY, ("model.trainable=[{pattern: backbone}]",), ("head", "trainable")),
+    ],
+)
+def test_one_line_names_what_is_wrong(
+    tmp_path: Path, text: str, overrides: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    recipe = tiny(tmp_path, text)
+    refused(zerofit("train", recipe.name, *overrides, "--nproc", "2", cwd=tmp_path), *words)
+    if "model.trainable" not in "".join(overrides):  # found out by the ranks, once the model is there
+        assert not (tmp_path / "runs").exists()
+
+
+def test_a_missing_recipe_is_named_with_the_nearest(tmp_path: Path) -> None:
+    refused(zerofit("train", "digitz", cwd=tmp_path), "digitz", "digits")
+
+
+def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
+    root = folder(tmp_path / "images")
+    (root / "train" / "empty").mkdir()
+    refused(zerofit("train", str(tiny(tmp_path)), *on_folder(root), cwd=tmp_path), "empty")
+
+
+def test_a_corrupt_image_is_named_or_skipped(tmp_path: Path) -> None:
+    root = folder(tmp_path / "images", images=16)
+    torn = root / "train" / "class1" / "3.png"
+    torn.write_bytes(torn.read_bytes()[:40])
+    recipe = str(tiny(tmp_path))
+    done = zerofit("train", recipe, *on_folder(root, "data.workers=1", "run_dir=runs/fail"), cwd=tmp_path)
+    refused(done, str(torn), "data.on_bad_item")
+    done = zerofit("train", recipe, *on_folder(root, "data.on_bad_item=skip", "run_dir=runs/skip"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(steps(tmp_path / "runs" / "skip")) == 6
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    explosive = ("optimizer.lr=1e38", "checkpoint.every_steps=1", "optimizer.schedule=constant", "train.max_steps=20")
+    refused(zerofit("train", str(tiny(tmp_path)), *explosive, cwd=tmp_path), "step", "finite")
+    assert not list((tmp_path / "runs" / "tiny" / "checkpoints").glob(".staging*"))
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = zerofit("train", str(tiny(tmp_path)), "strategy=zero4", "--debug", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+
+
+def test_more_ranks_than_gpus_are_refused(tmp_path: Path) -> None:
+    smi = tmp_path / "bin" / "nvidia-smi"
+    smi.parent.mkdir()
+    smi.write_text('#!/bin/sh\necho "0, GPU-1111, NVIDIA A100-SXM4-80GB, 81920, 8.0"\n')
+    smi.chmod(0o755)
+    env = environment(PATH=f"{smi.parent}:/usr/bin:/bin")
+    del env["ZEROFIT_DEVICE"]
+    env.pop("CUDA_VISIBLE_DEVICES", None)
+    refused(zerofit("train", str(tiny(tmp_path)), "--nproc", "2", cwd=tmp_path, env=env), "2", "1 GPU")

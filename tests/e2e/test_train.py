@@ -1,0 +1,102 @@
+"""A whole run: the exact set of files, resume, evaluation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from cli_runs import refused, result, steps, tiny, trained, zerofit
+
+
+def files(run: Path) -> set[str]:
+    return {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six steps under zero2 on two ranks, evaluated and saved every three."""
+    cwd = tmp_path_factory.mktemp("run")
+    wanted = ("strategy=zero2", "checkpoint.every_steps=3", "evaluate.every_steps=3")
+    return trained(str(tiny(cwd)), *wanted, "--nproc", "2", cwd=cwd)
+
+
+def test_the_run_directory_holds_exactly_what_it_should(run: Path) -> None:
+    shard = "checkpoints/step-00000{0}/global_step{0}/"
+    expected = {"run.json", "deepspeed.json", "metrics.jsonl", "result.json", "logs/rank-0.log", "logs/rank-1.log"}
+    expected.add("checkpoints/best.json")
+    for step in (3, 6):
+        directory = f"checkpoints/step-{step:06d}/"
+        expected |= {directory + name for name in ("manifest.json", "model.safetensors", "trainer_state.json")}
+        expected |= {directory + name for name in ("scheduler.pt", "rng_state_0.pth", "rng_state_1.pth", "latest")}
+        expected.add(directory + "zero_to_fp32.py")
+        expected.add(shard.format(step) + "mp_rank_00_model_states.pt")
+        for rank in (0, 1):
+            expected.add(shard.format(step) + f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt")
+    assert files(run) == expected
+
+
+def test_every_step_is_recorded_with_the_promised_names(run: Path) -> None:
+    records = steps(run)
+    assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
+    for record in records:
+        assert {"step", "epoch", "loss", "grad_norm", "lr", "samples_s"} <= set(record)
+        assert record["grad_norm"] > 0
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    evaluations = [line for line in lines if "val_loss" in line]
+    assert [line["step"] for line in evaluations] == [3, 6]
+    assert {"val_top1", "val_top5", "val_duration_s", "epoch"} <= set(evaluations[0])
+
+
+def test_the_result_counts_every_test_sample_once(run: Path) -> None:
+    body = result(run)
+    assert body["exit"] == "finished"
+    assert body["peak_alloc_gib"] > 0
+    confusion = body["test"]["confusion"]
+    assert sum(map(sum, confusion)) == body["test"]["samples"] == 360
+    right = sum(row[index] for index, row in enumerate(confusion))
+    assert body["test"]["top1"] == pytest.approx(right / 360)
+
+
+def test_evaluating_the_run_again_gives_the_same_figures(run: Path) -> None:
+    done = zerofit("eval", "runs/tiny", "--nproc", "2", cwd=run.parents[1])
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(path.read_text()) for path in (run / "evaluations").glob("*.json")]
+    assert len(found) == 1
+    assert found[0]["test"]["confusion"] == result(run)["test"]["confusion"]
+    assert found[0]["test"]["loss"] == pytest.approx(result(run)["test"]["loss"], rel=1e-6)
+    for path in (run / "evaluations").glob("*.json"):
+        path.unlink()
+    (run / "evaluations").rmdir()
+
+
+def test_an_interrupted_run_resumes_to_the_same_losses(run: Path, tmp_path: Path) -> None:
+    wanted = ("strategy=zero2", "checkpoint.every_steps=3", "evaluate.every_steps=3")
+    cut = trained(str(tiny(tmp_path)), *wanted, "--nproc", "2", cwd=tmp_path)
+    # As a crash after step 4 would leave it: the newest checkpoint is that of step 3.
+    newest = cut / "checkpoints" / "step-000006"
+    (newest / "manifest.json").unlink()
+    (cut / "result.json").unlink()
+    kept = (cut / "metrics.jsonl").read_text().splitlines()[:5]
+    (cut / "metrics.jsonl").write_text("\n".join(kept) + '\n{"step": 5, "lo')
+    done = zerofit("train", "--resume", "runs/tiny", "--nproc", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    resumed, whole = steps(cut), steps(run)
+    assert [record["step"] for record in resumed] == [1, 2, 3, 4, 5, 6]
+    for ours, theirs in zip(resumed, whole, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
+
+
+def test_a_changed_recipe_is_not_resumed(run: Path) -> None:
+    recipe = tiny(run.parents[1])
+    done = zerofit("train", str(recipe), "train.seed=7", "--resume", "runs/tiny", cwd=run.parents[1])
+    assert done.returncode == 2
+    assert "train.seed: 0 -> 7" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_run_directory_that_exists_is_not_overwritten(run: Path) -> None:
+    before = files(run)
+    done = zerofit("train", "tiny.yaml", f"run_dir={run}", cwd=run.parents[1])
+    refused(done, str(run), "--resume")
+    assert files(run) == before

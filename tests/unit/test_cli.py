@@ -1,0 +1,89 @@
+"""The command line: words, exit codes, and what it does not import."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from zerofit import cli
+from zerofit.config.errors import UserError
+from zerofit.launch import evaluation, start
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What reaches the functions below; they return 7."""
+    seen: list[tuple[Any, ...]] = []
+
+    def record(*arguments: Any, **options: Any) -> int:
+        seen.append((*arguments, options))
+        return 7
+
+    monkeypatch.setattr(start, "train", record)
+    monkeypatch.setattr(evaluation, "evaluate", record)
+    return seen
+
+
+def test_words_are_a_recipe_and_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli.split_words(["digits", "train.seed=1", "a.b=c"]) == ("digits", ["train.seed=1", "a.b=c"])
+    assert cli.split_words(["train.seed=1"]) == (None, ["train.seed=1"])
+    assert cli.split_words([]) == (None, [])
+    monkeypatch.chdir(tmp_path)
+    Path("lr=1.yaml").touch()
+    assert cli.split_words(["lr=1.yaml"]) == ("lr=1.yaml", [])
+
+
+def test_train_and_eval_pass_their_arguments_and_exit_codes(calls: list[tuple[Any, ...]]) -> None:
+    done = CliRunner().invoke(cli.app, ["train", "digits", "train.seed=1", "--nproc", "2"])
+    assert done.exit_code == 7
+    assert calls.pop() == ("digits", ["train.seed=1"], {"nproc": 2, "resume": None, "debug": False})
+    done = CliRunner().invoke(cli.app, ["train", "--resume", "runs/a", "train.seed=1"])
+    assert calls.pop() == (None, ["train.seed=1"], {"nproc": None, "resume": Path("runs/a"), "debug": False})
+    done = CliRunner().invoke(cli.app, ["eval", "runs/a", "--data", "images", "--checkpoint", "5"])
+    assert done.exit_code == 7
+    assert calls.pop() == (Path("runs/a"), ["images"], {"nproc": None, "step": 5, "debug": False})
+
+
+def test_users_errors_are_lines_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> int:
+        raise UserError("one is wrong\ntwo as well")
+
+    monkeypatch.setattr(start, "train", fail)
+    done = CliRunner().invoke(cli.app, ["train", "digits"])
+    assert (done.exit_code, done.stderr) == (2, "error: one is wrong\nerror: two as well\n")
+    done = CliRunner().invoke(cli.app, ["train", "digits", "--debug"])
+    assert done.exit_code == 2
+    assert "Traceback" in done.stderr
+    assert done.stderr.endswith("error: one is wrong\nerror: two as well\n")
+
+
+def test_train_needs_something_to_train() -> None:
+    done = CliRunner().invoke(cli.app, ["train"])
+    assert done.exit_code == 2
+    assert "zerofit recipes" in done.stderr
+    assert CliRunner().invoke(cli.app, ["train", "digits", "--nproc", "0"]).exit_code == 2
+
+
+def test_schema_is_json() -> None:
+    done = CliRunner().invoke(cli.app, ["schema"])
+    assert done.exit_code == 0
+    assert "recipe" in json.loads(done.stdout)["title"].lower()
+
+
+def test_help_imports_nothing_heavy_and_planning_no_tensors() -> None:
+    lines = [
+        "import sys, zerofit.cli",
+        "print('pydantic' in sys.modules)",
+        "import zerofit.launch.start, zerofit.launch.evaluation",
+        "print('torch' in sys.modules)",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == ["False", "False"]

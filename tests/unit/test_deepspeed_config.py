@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import copy
+import importlib
+import itertools
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from plan_examples import CPU, FACTS, gpus, recipe
+
+from zerofit.config.errors import UserError
+from zerofit.config.schema import ZERO_STAGE, Recipe
+from zerofit.plan.batch import make_batches
+from zerofit.plan.deepspeed import make_deepspeed
+from zerofit.plan.spec import Hardware
+
+CPU_OFF = {"optimizer": "cpu"}
+ALL_OFF = {"optimizer": "cpu", "params": "cpu"}
+NVME = {"optimizer": "nvme", "params": "nvme", "nvme_path": "/nvme"}
+POSSIBLE = [
+    *itertools.product(("zero1", "zero2"), ({}, CPU_OFF)),
+    *itertools.product(("zero3", "zeropp"), ({}, CPU_OFF, ALL_OFF, NVME)),
+]
+LEFT_OUT = {
+    # DeepSpeed 0.19.3 does not know them, and refuses what it does not know.
+    "compute_grad_norm",
+    "parameter_alignment",
+    # Off unless given a mapping, or only told to other optimizers, or only about logging and debugging.
+    "zenflow",
+    "save_muon_momentum_buffer_in_memory",
+    "log_trace_cache_warnings",
+    "enable_sanity_checks",
+    "leaf_module",
+    "legacy_stage1",
+    # Old names.
+    "cpu_offload",
+    "cpu_offload_param",
+    "cpu_offload_use_pin_memory",
+    "stage3_gather_fp16_weights_on_model_save",
+}
+
+
+def config_of(said: Recipe, precision: str = "fp32", hardware: Hardware = CPU, ranks: int = 1) -> dict[str, Any]:
+    config = make_deepspeed(said, make_batches(said, FACTS, ranks), precision, hardware)
+    assert config is not None
+    return config
+
+
+def strategy(name: str, offload: dict[str, Any] | None = None, **fields: Any) -> Recipe:
+    return recipe(strategy={"name": name, "offload": offload or {}, **fields})
+
+
+def values(config: Any) -> Iterator[Any]:
+    if isinstance(config, dict):
+        for value in config.values():
+            yield from values(value)
+    else:
+        yield config
+
+
+@pytest.fixture(scope="module")
+def deepspeed() -> ModuleType:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        importlib.import_module("deepspeed")
+        return importlib.import_module("deepspeed.runtime.config")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize(("name", "offload"), POSSIBLE)
+def test_deepspeed_accepts_it_and_reads_what_the_recipe_says(
+    deepspeed: ModuleType, name: str, offload: dict[str, Any], precision: str
+) -> None:
+    said = strategy(name, offload)
+    config = config_of(said, precision, gpus(1))
+    read = deepspeed.DeepSpeedConfig(copy.deepcopy(config))
+    assert (read.train_batch_size, read.train_micro_batch_size_per_gpu, read.gradient_accumulation_steps) == (64, 16, 4)
+    assert read.gradient_clipping == 0.0
+    assert read.zero_config.stage == ZERO_STAGE[name]
+    assert (read.bfloat16_config.enabled, read.float16_config.enabled) == (precision == "bf16", precision == "fp16")
+    assert read.optimizer_name is read.scheduler_name is None
+    assert read.zero_config.offload_optimizer.device == (offload.get("optimizer") or "none")
+    assert read.zero_config.offload_param.device == (offload.get("params") or "none")
+    assert not read.timers_config.enabled
+    assert "auto" not in list(values(config))
+    assert json.loads(json.dumps(config, allow_nan=False)) == config
+
+
+def test_every_setting_of_deepspeed_is_either_written_or_left_out_knowingly(deepspeed: ModuleType) -> None:
+    configs = [
+        deepspeed.DeepSpeedConfig(config_of(strategy(name, offload), "bf16", gpus(1))) for name, offload in POSSIBLE
+    ]
+    zero = importlib.import_module("deepspeed.runtime.zero.config").DeepSpeedZeroConfig
+    for part, missing in (
+        ([config.zero_config for config in configs], LEFT_OUT),
+        ([config.bfloat16_config for config in configs], set()),
+        ([config.float16_config for config in configs], set()),
+        ([config.timers_config for config in configs], set()),
+        ([config.zero_config.offload_param for config in configs], set()),
+        # How many cores super_offload, which is off, would take.
+        ([config.zero_config.offload_optimizer for config in configs], {"cpuadam_cores_perc"}),
+    ):
+        written = set().union(*(read.model_fields_set for read in part))
+        assert set(type(part[0]).model_fields) - written == missing
+    assert set(zero.model_fields) >= LEFT_OUT
+
+
+def test_no_key_at_the_top_is_one_that_deepspeed_never_reads(deepspeed: ModuleType) -> None:
+    constants = vars(importlib.import_module("deepspeed.runtime.constants")).values()
+    known = {value for value in constants if isinstance(value, str)} | {"zero_optimization", "timers", "aio"}
+    assert set(config_of(strategy("zero3", NVME))) <= known
+    data_types = config_of(strategy("zero2"))["data_types"]
+    assert set(data_types) <= known
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_transformers_finds_no_mismatch_and_fills_nothing_in(deepspeed: ModuleType, precision: str) -> None:
+    from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
+
+    said = recipe(strategy="zero3+offload_all", optimizer={"clip_grad": 0.5})
+    config = config_of(said, precision, gpus(2), ranks=2)
+    seen = HfTrainerDeepSpeedConfig(config)
+    arguments = SimpleNamespace(
+        world_size=2,
+        per_device_train_batch_size=16,
+        gradient_accumulation_steps=2,
+        max_grad_norm=0.5,
+        learning_rate=1e-3,
+        adam_beta1=0.9,
+        adam_beta2=0.999,
+        adam_epsilon=1e-8,
+        weight_decay=0.05,
+        save_on_each_node=False,
+        fp16=precision == "fp16",
+        fp16_full_eval=False,
+        bf16=precision == "bf16",
+        bf16_full_eval=False,
+        get_warmup_steps=lambda total: 0,
+    )
+    seen.trainer_config_process(arguments)
+    seen.trainer_config_finalize(arguments, None, 44)
+    assert seen.mismatches == []
+    assert seen.config == config
+    assert seen.is_zero3()
+    assert seen.is_offload()
+
+
+def test_what_each_strategy_and_machine_changes() -> None:
+    on_cpu = config_of(strategy("zero2", CPU_OFF), "bf16")
+    on_gpu = config_of(strategy("zero2", CPU_OFF), "bf16", gpus(4), ranks=4)
+    assert on_cpu["zero_optimization"]["offload_optimizer"]["pin_memory"] is False
+    assert on_gpu["zero_optimization"]["offload_optimizer"]["pin_memory"] is True
+    unpinned = strategy("zero2", CPU_OFF | {"pin_memory": False})
+    assert config_of(unpinned, "bf16", gpus(1))["zero_optimization"]["offload_optimizer"]["pin_memory"] is False
+    assert on_cpu["zero_optimization"]["overlap_comm"] is False
+    assert on_gpu["zero_optimization"]["overlap_comm"] is True
+    assert on_cpu["communication_data_type"] == "bf16"
+    assert on_cpu["data_types"]["grad_accum_dtype"] == "fp32"  # four micro-batches are added up
+    assert on_gpu["data_types"]["grad_accum_dtype"] == "bf16"  # there is one
+    plusplus = config_of(strategy("zeropp"), "bf16", gpus(8), ranks=4)["zero_optimization"]
+    assert plusplus["zero_hpz_partition_size"] == 4
+    assert plusplus["zero_quantized_weights"] is plusplus["zero_quantized_gradients"] is True
+    plain = config_of(strategy("zero3"), "bf16", gpus(8), ranks=4)["zero_optimization"]
+    assert plain["zero_hpz_partition_size"] == 1
+    assert plain["zero_quantized_weights"] is plain["zero_quantized_gradients"] is False
+    for name in ("single", "ddp", "fsdp2"):
+        assert make_deepspeed(strategy(name), make_batches(recipe(), FACTS, 1), "fp32", CPU) is None
+
+
+@pytest.mark.parametrize(
+    ("model", "bucket", "persistent"),
+    [
+        ({"shape": "vit-tiny"}, 1_000_000, 1920),
+        ({"shape": "vit-huge"}, 19_660_800, 12_800),
+        ({"kind": "patch_lm", "shape": "qwen3-8b"}, 192_937_984, 40_960),
+        ({"shape": None, "pretrained": "google/vit-base-patch16-224"}, 200_000_000, 100_000),
+    ],
+)
+def test_buckets_hold_about_one_block(model: dict[str, Any], bucket: int, persistent: int) -> None:
+    zero = config_of(recipe(model=model, strategy="zero3"))["zero_optimization"]
+    assert zero["reduce_bucket_size"] == zero["stage3_prefetch_bucket_size"] == bucket
+    assert zero["stage3_param_persistence_threshold"] == persistent
+
+
+def test_a_users_settings_are_merged_and_auto_takes_our_value(tmp_path: Path) -> None:
+    settings = {
+        "train_batch_size": "auto",
+        "gradient_clipping": 0,
+        "bf16": {"enabled": "auto"},
+        "fp16": {"enabled": False, "initial_scale_power": 12},
+        "zero_optimization": {
+            "stage": 2,
+            "reduce_bucket_size": 5e7,
+            "round_robin_gradients": True,
+            "offload_optimizer": {"device": "none"},
+        },
+        "communication_data_type": "fp32",
+        "flops_profiler": {"enabled": True},
+    }
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps(settings))
+    plain = config_of(strategy("zero2"))
+    config = config_of(strategy("zero2", deepspeed=settings))
+    assert config == config_of(strategy("zero2", deepspeed=str(file)))
+    expected = copy.deepcopy(plain)
+    expected["fp16"]["initial_scale_power"] = 12
+    expected["zero_optimization"] |= {"reduce_bucket_size": 5e7, "round_robin_gradients": True}
+    expected |= {"communication_data_type": "fp32", "flops_profiler": {"enabled": True}}
+    assert config == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"train_batch_size": 32}, ["train_batch_size is 32", "it is 64", "change train.global_batch"]),
+        ({"train_micro_batch_size_per_gpu": 1}, ["is 1", "it is 16", "train.micro_batch"]),
+        ({"gradient_accumulation_steps": 8}, ["is 8", "it is 4", "train.global_batch"]),
+        ({"gradient_clipping": 1.0}, ["is 1.0", "it is 0.0", "optimizer.clip_grad"]),
+        ({"bf16": {"enabled": True}}, ["bf16.enabled is True", "False", "strategy.precision"]),
+        ({"fp16": {"enabled": True}}, ["fp16.enabled is True", "strategy.precision"]),
+        ({"torch_autocast": {"enabled": True}}, ["torch_autocast.enabled", "strategy.precision"]),
+        ({"zero_optimization": {"stage": 3}}, ["zero_optimization.stage is 3", "it is 2", "strategy.name"]),
+        (
+            {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}},
+            ["offload_optimizer.device is 'cpu'", "it is 'none'", "strategy.offload.optimizer"],
+        ),
+        (
+            {"zero_optimization": {"offload_param": {"device": "nvme"}}},
+            ["offload_param.device is 'nvme'", "strategy.offload.params"],
+        ),
+        ({"zero_optimization": {"cpu_offload": True}}, ["cpu_offload", "strategy.offload.optimizer"]),
+        ({"zero_optimization": True}, ["zero_optimization must be a mapping, not True"]),
+        ({"optimizer": {"type": "AdamW"}}, ["optimizer is not taken", "say it in optimizer"]),
+        ({"scheduler": {"type": "WarmupLR"}}, ["scheduler is not taken", "optimizer.schedule"]),
+        ({"aio": "auto"}, ['aio is "auto"', "leave the key out"]),
+    ],
+)
+def test_a_contradiction_names_the_key_both_values_and_the_field(settings: dict[str, Any], said: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        config_of(strategy("zero2", deepspeed=settings))
+    message = str(caught.value)
+    assert message.startswith("strategy.deepspeed: ")
+    assert "\n" not in message
+    for part in said:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{\n  "aio": {} // see the manual\n}', "settings.json:2: not JSON: JSON has no comments"),
+        ("# mine\n{}", "settings.json:1: not JSON: JSON has no comments"),
+        ('{"aio": ', "settings.json:1: not JSON: Expecting value"),
+        ("", "settings.json:1: not JSON: Expecting value"),
+        ("{\n", "settings.json:2: not JSON: Expecting property name"),
+        ("[1]", "settings.json must hold a JSON object, not list"),
+        ('{"aio": {"a": 1, "a": 2}}', "settings.json: key given twice: a"),
+        (b"\xff\xfe{}", "settings.json: it is not UTF-8 text"),
+        (None, "settings.json: No such file or directory"),
+        ('{"train_batch_size": 1}', "settings.json: train_batch_size is 1, but"),
+    ],
+)
+def test_a_file_that_is_no_json_object_is_one_clear_error(tmp_path: Path, text: str | bytes | None, said: str) -> None:
+    file = tmp_path / "settings.json"
+    if text is not None:
+        file.write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(UserError) as caught:
+        config_of(strategy("zero2", deepspeed=str(file)))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)

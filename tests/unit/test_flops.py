@@ -1,0 +1,58 @@
+"""Counted FLOPs against torch's own counter, which watches the matrix products as they run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import GPT2, QWEN3, VIT, build, pixels, tiny_spec
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import ViTConfig
+
+from zerofit.measure.flops import attention_flops, flops_per_image
+from zerofit.models.vit import VitClassifier
+
+
+def watched(model: torch.nn.Module) -> int:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(pixels(batch=1))
+    return int(counter.get_total_flops())
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"kind": "vit", "shape": VIT},
+        {"kind": "patch_lm", "shape": QWEN3, "attention_mask": "bidirectional"},
+        {"kind": "patch_lm", "shape": GPT2, "attention_mask": "bidirectional", "pool": "cls"},
+    ],
+    ids=lambda model: model["shape"]["model_type"],
+)
+def test_flops_agree_with_torchs_counter(model: dict[str, Any]) -> None:
+    classifier = build({**model, "attention": "eager"}).eval()
+    # torch may count rotary angles, an outer product, as a matrix product
+    assert flops_per_image(classifier) == pytest.approx(watched(classifier), rel=1e-3)
+
+
+def test_a_causal_mask_halves_attention_alone() -> None:
+    both = build({"kind": "patch_lm", "shape": QWEN3, "attention_mask": "bidirectional"})
+    causal = build({"kind": "patch_lm", "shape": QWEN3})
+    attention = 2 * 4 * 16**2 * 4 * 8  # blocks x 4 x tokens^2 x heads x head_dim
+    assert attention_flops(both.config, 16, causal=False) == attention
+    assert flops_per_image(both) - flops_per_image(causal) == attention / 2
+
+
+def test_weights_are_not_looked_at() -> None:
+    model = build({"kind": "patch_lm", "shape": GPT2})
+    whole = flops_per_image(model)
+    for parameter in model.parameters():
+        parameter.data = torch.empty(0)  # as ZeRO-3 leaves it
+    assert flops_per_image(model) == whole
+
+
+def test_vit_base_needs_the_published_17_6_gigaflops_a_multiply_add_being_one() -> None:
+    spec = tiny_spec({"kind": "vit", "shape": VIT}, classes=1000)
+    with torch.device("meta"):
+        model = VitClassifier(ViTConfig(), spec, torch.float32)  # the default is ViT-B/16 at 224 pixels
+    assert flops_per_image(model) / 2 == pytest.approx(17.6e9, rel=0.01)

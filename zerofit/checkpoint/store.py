@@ -1,0 +1,46 @@
+"""Checkpoints of a run on several ranks: all write into staging, rank 0 commits, rotates and names the best."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from zerofit.checkpoint.commit import Best, commit, record_best, rotate, stage, staging, sweep
+from zerofit.plan.spec import RunSpec
+
+
+class RunStore:
+    """`checkpoints/` of a run directory. Made on every rank; sweeps what a crash left half done."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        self.spec = spec
+        self.checkpoints = spec.run_dir / "checkpoints"
+        if dist.get_rank() == 0:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            sweep(self.checkpoints)
+        dist.barrier()
+
+    @contextmanager
+    def commit(self, step: int, figures: dict[str, Any]) -> Iterator[Path]:
+        """Yields a staging directory; on a clean exit its `checkpoint-<step>` becomes a checkpoint. Collective.
+
+        `figures["best"]` is the best step so far and its value, where validation has named one.
+        """
+        if dist.get_rank() == 0:
+            stage(self.checkpoints, step)
+        dist.barrier()  # nobody writes before it is there
+        directory = staging(self.checkpoints, step)
+        yield directory
+        dist.barrier()  # nothing is listed before it is written
+        if dist.get_rank() == 0:
+            facts = {"strategy": self.spec.recipe.strategy.name, "world_size": self.spec.batches.ranks}
+            commit(directory / f"checkpoint-{step}", self.checkpoints, step, facts)
+            best = figures["best"]
+            if best["step"] == step:
+                record_best(self.checkpoints, Best(step=step, value=best["value"]))
+            rotate(self.checkpoints, self.spec.recipe.checkpoint.keep, step)
+        dist.barrier()  # nobody goes on before it counts

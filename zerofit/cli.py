@@ -1,0 +1,124 @@
+"""The commands. Each is a few lines that call one function below, imported only then: `zerofit --help` is instant.
+
+Exit codes: 0 done, 1 a rank crashed, 2 the user's error, 128 + n ended by signal n (130 Ctrl-C, 143 SIGTERM).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Fine-tune models that don't fit: one recipe, any strategy, the same numbers.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Nproc = Annotated[
+    int | None,
+    typer.Option("--nproc", min=1, metavar="N", help="Ranks; default: 1 for single, else every GPU, on CPU up to 2."),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show whole tracebacks.")]
+
+
+@app.command()
+def train(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RECIPE] [a.b=c ...]", help="A recipe's name or file, and fields to change in it."),
+    ] = None,
+    nproc: Nproc = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", metavar="RUN", help="Go on with this run, from its newest checkpoint.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Train what a recipe says."""
+    with _reported(debug):
+        from zerofit.config.errors import UserError
+        from zerofit.launch.start import train as start
+
+        recipe, overrides = split_words(words or [])
+        if recipe is None and resume is None:
+            raise UserError("train needs a recipe (`zerofit recipes` lists them) or --resume RUN")
+        raise typer.Exit(start(recipe, overrides, nproc=nproc, resume=resume, debug=debug))
+
+
+@app.command("eval")
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data", metavar="PATH|a.b=c", help="Other data: its path, or data fields to change; repeatable."
+        ),
+    ] = None,
+    nproc: Nproc = None,
+    checkpoint: Annotated[int | None, typer.Option("--checkpoint", metavar="STEP", help="Default: the newest.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Evaluate a run's checkpoint."""
+    with _reported(debug):
+        from zerofit.launch.evaluation import evaluate as start
+
+        raise typer.Exit(start(run, data or [], nproc=nproc, step=checkpoint, debug=debug))
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes that come with zerofit."""
+    with _reported(debug=False):
+        from zerofit.config.load import load_recipe, recipe_names
+
+        names = sorted(recipe_names())
+        width = max(map(len, names), default=0)
+        for name in names:
+            typer.echo(f"{name:{width}}  {load_recipe(name).description}".rstrip())
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of recipes, for editors."""
+    with _reported(debug=False):
+        from zerofit.config.json_schema import schema_text
+
+        typer.echo(schema_text(), nl=False)
+
+
+def split_words(words: list[str]) -> tuple[str | None, list[str]]:
+    """Recipe and overrides: the first word is the recipe unless it is an assignment."""
+    if words and ("=" not in words[0] or Path(words[0]).exists()):
+        return words[0], words[1:]
+    return None, words
+
+
+@contextmanager
+def _reported(debug: bool) -> Iterator[None]:
+    """Users' errors become `error: ...` lines and exit code 2."""
+    from zerofit.config.errors import UserError
+
+    try:
+        yield
+    except UserError as error:
+        from zerofit.launch.failure import as_lines
+
+        if debug:
+            import traceback
+
+            traceback.print_exc()
+        print(as_lines(str(error)), file=sys.stderr)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def main() -> None:
+    """The `zerofit` command."""
+    app()

@@ -1,0 +1,101 @@
+"""From a plan to its end: on ranks of our own, or, under an outer launcher, as one of its ranks."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from zerofit.config.errors import UserError
+from zerofit.launch import environment, ops_cache, outer, rundir
+from zerofit.launch.failure import Failure
+from zerofit.launch.local import Outcome, run_ranks
+from zerofit.plan.hardware import detect
+from zerofit.plan.spec import Hardware
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What is to be started. Everything that a worker reads is in files already."""
+
+    run_dir: Path
+    arguments: tuple[str, ...]
+    """The worker's, without --logs."""
+    logs: Path
+    result: Path
+    """The file that rank 0 completes."""
+    ranks: int
+    headline: str
+    """One line that says what starts."""
+    lock: int | None = None
+    """File descriptor that holds the run directory."""
+
+    @property
+    def worker_arguments(self) -> list[str]:
+        """The worker's, whole."""
+        return [*self.arguments, "--logs", str(self.logs)]
+
+
+Plan = Callable[[Hardware, "int | None"], Launch]
+
+
+def default_ranks(strategy: str, hardware: Hardware) -> int:
+    """One for `single`, else every GPU; on CPU two (where it has two cores), so that strategies differ at all."""
+    if strategy == "single":
+        return 1
+    return hardware.count if hardware.device == "cuda" else min(2, hardware.cpus)
+
+
+def dispatch(plan: Plan, *, nproc: int | None, debug: bool, show: Callable[[Launch], None]) -> int:
+    """Plan, start ranks, wait for them; `show` prints what came of it. Returns the exit code.
+
+    `plan` gets the hardware and the number of ranks that was asked for. Raises UserError, a rank's as well.
+    """
+    world = environment.outer_world(os.environ)
+    if world is not None:
+        return outer.run(world, plan, nproc, debug, show)
+    hardware = detect()
+    launch = plan(hardware, nproc)
+    try:
+        outcome = _run(launch, hardware)
+        if outcome.failure is not None:
+            _tell(outcome.failure, launch, debug)
+        elif outcome.signal is not None:
+            print(f"ended by signal {outcome.signal}; logs: {launch.logs}", file=sys.stderr)
+        else:
+            show(launch)
+        return outcome.code
+    finally:
+        if launch.lock is not None:
+            os.close(launch.lock)
+
+
+def _run(launch: Launch, hardware: Hardware) -> Outcome:
+    environ = dict(os.environ)
+    environment.prepare(environ, hardware, launch.ranks)
+    for lock in ops_cache.clear_stale_locks(Path(environ["TORCH_EXTENSIONS_DIR"])):
+        print(f"removed the lock of a build that was killed: {lock}")
+    print(launch.headline, flush=True)
+    started = time.monotonic()
+    command = [sys.executable, "-m", "zerofit.launch.worker", *launch.worker_arguments]
+    outcome = run_ranks(command, launch.ranks, launch.logs, environ)
+    wall = round(time.monotonic() - started, 3)
+    if outcome.failure is not None:
+        rundir.add_result(
+            launch.result, exit="failed", error=outcome.failure.message, rank=outcome.failure.rank, wall_s=wall
+        )
+    elif outcome.signal is not None:
+        rundir.add_result(launch.result, exit="interrupted", signal=outcome.signal, wall_s=wall)
+    return outcome
+
+
+def _tell(failure: Failure, launch: Launch, debug: bool) -> None:
+    """Print a crash, its own words last. A user's error is raised, for the CLI to print."""
+    lines = failure.traceback.splitlines()
+    if failure.user and not debug:
+        raise UserError(failure.message)
+    print(f"rank {failure.rank} failed; its log: {launch.logs / f'rank-{failure.rank}.log'}", file=sys.stderr)
+    print("\n".join(lines if debug else lines[-20:]), file=sys.stderr)

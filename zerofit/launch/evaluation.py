@@ -1,0 +1,97 @@
+"""`zerofit eval`: a run's checkpoint on its own test split, or on other data. Results go to RUN/evaluations/N.json."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+
+from zerofit.config.changes import changed_fields
+from zerofit.config.errors import UserError
+from zerofit.config.schema import Data, Recipe
+from zerofit.launch import rundir
+from zerofit.launch.dispatch import Launch, default_ranks, dispatch
+from zerofit.launch.recipe import override
+from zerofit.launch.worker import Evaluation
+from zerofit.plan.spec import Hardware
+from zerofit.report import table
+
+
+def evaluate(
+    run: Path,
+    data: Sequence[str] = (),
+    *,
+    nproc: int | None = None,
+    step: int | None = None,
+    debug: bool = False,
+) -> int:
+    """Evaluate the checkpoint of `step`, or the newest; `data` is a path or `data.x=y`. Returns the exit code.
+
+    Raises UserError where there is no such run, checkpoint or data.
+    """
+
+    def plan(hardware: Hardware, ranks: int | None) -> Launch:
+        spec = rundir.load(run)
+        ranks = ranks or default_ranks(spec.recipe.strategy.name, hardware)
+        if hardware.device == "cuda" and ranks > hardware.count:
+            raise UserError(f"--nproc {ranks}: there are {hardware.count} GPUs")
+        checkpoint = _checkpoint(spec.run_dir, step)
+        request = Evaluation(checkpoint=checkpoint, data=other_data(spec.recipe, data), hardware=hardware, ranks=ranks)
+        path = _write(spec.run_dir / "evaluations", request)
+        return Launch(
+            run_dir=spec.run_dir,
+            arguments=(str(spec.run_dir), "--evaluate", str(path)),
+            logs=spec.run_dir / "logs" / f"evaluation-{path.stem}",
+            result=path,
+            ranks=ranks,
+            headline=f"evaluating {os.path.relpath(checkpoint)}: {ranks} ranks on {hardware.name}",
+        )
+
+    return dispatch(plan, nproc=nproc, debug=debug, show=_show)
+
+
+def other_data(recipe: Recipe, words: Sequence[str]) -> Data | None:
+    """The recipe's data section with the words applied; null without any. Raises UserError where they change more."""
+    if not words:
+        return None
+    overrides = [word if "=" in word and not Path(word).exists() else f"data.path={word}" for word in words]
+    asked = override(recipe, overrides)
+    other = [line for line in changed_fields(recipe, asked) if not line.startswith("data.")]
+    if other:
+        raise UserError("\n".join(["--data changes data fields alone, not these:", *other]))
+    return asked.data
+
+
+def _checkpoint(run_dir: Path, step: int | None) -> Path:
+    from zerofit.checkpoint.manifest import NAME, newest, steps
+
+    directory = run_dir / "checkpoints"
+    if step is None:
+        checkpoint = newest(directory)
+        if checkpoint is None:
+            raise UserError(f"{run_dir} has no complete checkpoint")
+        return checkpoint
+    complete = {at: path for at, path in steps(directory).items() if (path / NAME).is_file()}
+    if step not in complete:
+        have = ", ".join(map(str, complete)) or "none"
+        raise UserError(f"--checkpoint {step}: {run_dir} has no complete checkpoint of that step (there are: {have})")
+    return complete[step]
+
+
+def _write(directory: Path, request: Evaluation) -> Path:
+    """Write the next N.json."""
+    directory.mkdir(exist_ok=True)
+    for number in count(1):
+        path = directory / f"{number}.json"
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                file.write(request.model_dump_json(indent=2))
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError
+
+
+def _show(launch: Launch) -> None:
+    print(table.evaluation(launch.result))

@@ -1,0 +1,40 @@
+"""Joining the ranks: device, process group, logging."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+from typing import Literal
+
+from zerofit.config.errors import UserError
+from zerofit.launch.environment import World
+
+
+def join(world: World, device: Literal["cpu", "cuda"]) -> None:
+    """Take this rank's device and meet the others. Raises UserError where PyTorch cannot use the planned device."""
+    import torch
+    import torch.distributed as dist
+
+    faulthandler.enable()
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("zerofit").setLevel(logging.INFO)
+    if device == "cpu":
+        dist.init_process_group("gloo")
+        return
+    if torch.cuda.device_count() <= world.local_rank:
+        raise UserError(
+            f"the plan puts rank {world.rank} on GPU {world.local_rank}, but PyTorch {torch.__version__} can "
+            f"use {torch.cuda.device_count()} GPUs: install a PyTorch that fits the driver, or set ZEROFIT_DEVICE=cpu"
+        )
+    own = torch.device("cuda", world.local_rank)
+    torch.cuda.set_device(own)
+    # gloo besides NCCL, as PyTorch's own default: objects and offloaded shards are exchanged on the CPU.
+    # Bound to its device NCCL connects at once, which a rank without peers cannot.
+    dist.init_process_group("cpu:gloo,cuda:nccl", device_id=own if world.size > 1 else None)
+
+
+def leave() -> None:
+    """Part in good order."""
+    import torch.distributed as dist
+
+    dist.destroy_process_group()

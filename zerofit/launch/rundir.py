@@ -1,0 +1,73 @@
+"""Run directories: a new one, an old one, and the result files in them."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from zerofit.config.errors import UserError
+from zerofit.plan.files import read_spec
+from zerofit.plan.spec import RunSpec
+
+
+def candidates(name: str, run_dir: Path | None) -> Iterator[Path]:
+    """Absolute paths that a new run may take, best first: `run_dir` alone, or runs/NAME, runs/NAME-2, ..."""
+    if run_dir is not None:
+        yield run_dir.expanduser().absolute()
+    else:
+        for number in count(1):
+            yield Path("runs", name if number == 1 else f"{name}-{number}").absolute()
+
+
+def make(name: str, run_dir: Path | None) -> Path:
+    """Make the directory of a new run. Raises UserError where `run_dir` holds something, or cannot be made."""
+    for path in candidates(name, run_dir):
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            if run_dir is None:
+                continue
+            if not path.is_dir() or any(path.iterdir()):
+                raise UserError(
+                    f"{path} exists: name another run_dir, or go on with that run: --resume {path}"
+                ) from None
+        except OSError as error:
+            raise UserError(f"the run directory {path} cannot be made: {error.strerror}") from None
+        return path
+    raise AssertionError("candidates never end without a choice")
+
+
+def claim(path: Path) -> int:
+    """Lock a run directory against a second launcher, until the file descriptor that is returned closes."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise UserError(f"{path} is in use: another zerofit process is training it") from None
+    except OSError:
+        pass  # a file system without locks: nothing to hold, nothing to learn
+    return handle
+
+
+def load(path: Path) -> RunSpec:
+    """The RunSpec of an existing run, wherever its directory lies now. Raises UserError where it is none."""
+    return read_spec(path.expanduser().absolute())
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write the file, whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def add_result(path: Path, **figures: Any) -> None:
+    """Add figures to a result file, which need not exist."""
+    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    write_json(path, {**old, **figures})

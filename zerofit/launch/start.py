@@ -1,0 +1,96 @@
+"""`zerofit train`: from a recipe, or an interrupted run, to a result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from zerofit.config.changes import changed_fields
+from zerofit.config.errors import UserError
+from zerofit.config.load import load_recipe
+from zerofit.config.schema import Recipe
+from zerofit.launch import rundir
+from zerofit.launch.dispatch import Launch, default_ranks, dispatch
+from zerofit.launch.recipe import override
+from zerofit.plan.build import make_plan
+from zerofit.plan.files import write_spec
+from zerofit.plan.spec import Hardware, RunSpec
+from zerofit.report import table
+
+
+def train(
+    source: str | None,
+    overrides: Sequence[str] = (),
+    *,
+    nproc: int | None = None,
+    resume: Path | None = None,
+    debug: bool = False,
+) -> int:
+    """Train the recipe `source` (a name or a path) or go on with the run `resume`. Returns the exit code.
+
+    Raises UserError before anything is written where the recipe, the data or the hardware do not allow the run.
+    """
+
+    def plan(hardware: Hardware, ranks: int | None) -> Launch:
+        if resume is not None:
+            return _go_on(resume, source, overrides, hardware, ranks)
+        assert source is not None
+        return _begin(load_recipe(source, overrides), hardware, ranks)
+
+    return dispatch(plan, nproc=nproc, debug=debug, show=_show)
+
+
+def _begin(recipe: Recipe, hardware: Hardware, ranks: int | None) -> Launch:
+    from zerofit.tasks import TASKS
+
+    assert recipe.name is not None, "load_recipe names the recipe"
+    facts = TASKS[recipe.task].describe(recipe)
+    ranks = ranks or default_ranks(recipe.strategy.name, hardware)
+    hoped = next(rundir.candidates(recipe.name, recipe.run_dir))
+    spec = make_plan(recipe, facts=facts, hardware=hardware, ranks=ranks, run_dir=hoped)
+    run_dir = rundir.make(recipe.name, recipe.run_dir)
+    lock = rundir.claim(run_dir)
+    spec = spec.model_copy(update={"run_dir": run_dir})
+    write_spec(spec)
+    return _launch(spec, lock, ())
+
+
+def _go_on(run: Path, source: str | None, overrides: Sequence[str], hardware: Hardware, ranks: int | None) -> Launch:
+    from zerofit.checkpoint.manifest import newest
+
+    spec = rundir.load(run)
+    if source is not None or overrides:
+        asked = load_recipe(source, overrides) if source is not None else override(spec.recipe, overrides)
+        _refuse_changes(run, spec.recipe, asked)
+    if hardware.device != spec.hardware.device:
+        raise UserError(f"{run} was planned for {spec.hardware.device}, but this machine offers {hardware.device}")
+    if ranks not in (None, spec.batches.ranks):
+        raise UserError(f"{run} was planned for {spec.batches.ranks} ranks and goes on with as many, not {ranks}")
+    lock = rundir.claim(spec.run_dir)
+    checkpoint = newest(spec.run_dir / "checkpoints")
+    if checkpoint is None:
+        raise UserError(f"{run} has no complete checkpoint to go on from: train anew")
+    (spec.run_dir / "result.json").unlink(missing_ok=True)
+    return _launch(spec, lock, ("--resume", str(checkpoint)))
+
+
+def _refuse_changes(run: Path, old: Recipe, new: Recipe) -> None:
+    changes = [line for line in changed_fields(old, new) if not line.startswith("run_dir:")]
+    if changes:
+        raise UserError("\n".join([f"{run} goes on with the recipe that it was started with; these differ:", *changes]))
+
+
+def _launch(spec: RunSpec, lock: int, arguments: tuple[str, ...]) -> Launch:
+    return Launch(
+        run_dir=spec.run_dir,
+        arguments=(str(spec.run_dir), *arguments),
+        logs=spec.run_dir / "logs",
+        result=spec.run_dir / "result.json",
+        ranks=spec.batches.ranks,
+        headline=table.headline(spec),
+        lock=lock,
+    )
+
+
+def _show(launch: Launch) -> None:
+    print(table.training(launch.run_dir))

@@ -1,0 +1,45 @@
+"""What DeepSpeed does that would break a run, undone in one place. Each goes once DeepSpeed itself has mended it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import warnings
+from typing import Any
+
+
+def without_shm_op() -> None:
+    """On a CPU DeepSpeed compiles a shared-memory all-reduce at its first start; make it use gloo, without a compiler.
+
+    The op serves tensor-parallel inference alone, yet every start builds or loads it, and on a GPU machine probes
+    compilers to find that it has none. No setting turns it off (read in 0.19.8, `deepspeed/comm/torch.py`).
+    """
+    # Not `deepspeed.comm.torch`: that attribute is PyTorch itself, which deepspeed.comm imports under the same name.
+    backend: Any = importlib.import_module("deepspeed.comm.torch")
+    backend.build_shm_op = lambda: None
+
+
+def without_nvml_index() -> None:
+    """Where CUDA_VISIBLE_DEVICES names GPUs by UUID, make DeepSpeed ask PyTorch, not NVML, for free memory.
+
+    To find NVML's index it reads each entry as an integer, and ZeRO-1/2 stop with a ValueError (read in 0.19.8,
+    `deepspeed/accelerator/cuda_accelerator.py`). Without pynvml it takes PyTorch's figures.
+    """
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    if not all(name.strip().isdigit() for name in names):
+        accelerator: Any = importlib.import_module("deepspeed.accelerator.cuda_accelerator")
+        accelerator.pynvml = None
+
+
+def quiet() -> None:
+    """Leave out what libraries say to each other: deprecated calls that a user of ours can do nothing about."""
+    for module in ("torch.distributed", "accelerate", "deepspeed", "transformers"):
+        for category in (FutureWarning, DeprecationWarning):
+            warnings.filterwarnings("ignore", category=category, module=rf"{module}\b")
+
+
+def apply() -> None:
+    """All of them. Imports DeepSpeed."""
+    importlib.import_module("deepspeed")  # makes its accelerator, which must exist before it is changed
+    without_shm_op()
+    without_nvml_index()

@@ -1,0 +1,111 @@
+"""One rank: `python -m zerofit.launch.worker RUN ...` reads run.json, which says everything, and runs the task."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from zerofit.config.schema import Data, Section
+from zerofit.launch import failure, lifeline, ops_cache, rundir
+from zerofit.launch.environment import World, outer_world
+from zerofit.plan.spec import Hardware, RunSpec
+
+
+class Evaluation(Section):
+    """What is to be evaluated, and with what: the beginning of evaluations/N.json."""
+
+    checkpoint: Path
+    """Absolute path."""
+    data: Data | None
+    """Other data than the run's."""
+    hardware: Hardware
+    """What there is now."""
+    ranks: int
+    """World size now."""
+
+
+def main() -> None:
+    """Run as a process that `run_ranks` has started."""
+    lifeline.watch()
+    world = outer_world(os.environ)
+    assert world is not None, "started without a launcher"
+    arguments = parse()
+    failure.guard(world.rank, arguments.logs, lambda: _work_in_group(arguments, world))
+    failure.finish()
+
+
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The worker's arguments, of this process by default."""
+    parser = argparse.ArgumentParser("zerofit.launch.worker", description=__doc__)
+    parser.add_argument("run", type=Path, help="the run directory")
+    parser.add_argument("--logs", type=Path, required=True, help="where rank-N.error.json goes")
+    parser.add_argument("--resume", type=Path, metavar="CHECKPOINT", help="train on from this checkpoint")
+    parser.add_argument("--evaluate", type=Path, metavar="FILE", help="evaluate what this evaluations/N.json asks for")
+    return parser.parse_args(words)
+
+
+def _work_in_group(arguments: argparse.Namespace, world: World) -> None:
+    from zerofit.launch import group
+
+    spec, evaluation = read(arguments)
+    group.join(world, spec.hardware.device)
+    work(arguments, spec, evaluation, world)
+    group.leave()
+
+
+def read(arguments: argparse.Namespace) -> tuple[RunSpec, Evaluation | None]:
+    """The run's spec; with --evaluate as it is on the hardware of now, and what is asked for."""
+    spec = rundir.load(arguments.run)
+    if arguments.evaluate is None:
+        return spec, None
+    evaluation = Evaluation.model_validate_json(arguments.evaluate.read_text(encoding="utf-8"))
+    elsewhere = evaluation.hardware.device != spec.hardware.device
+    now = {
+        "hardware": evaluation.hardware,
+        "batches": spec.batches.model_copy(update={"ranks": evaluation.ranks}),
+        "precision": "fp32" if elsewhere and evaluation.hardware.device == "cpu" else spec.precision,
+    }
+    return spec.model_copy(update=now), evaluation
+
+
+def work(arguments: argparse.Namespace, spec: RunSpec, evaluation: Evaluation | None, world: World) -> None:
+    """Run the task in a group that has been joined; rank 0 writes the result file."""
+    started = time.monotonic()
+    _prepare(spec)
+    body: dict[str, Any]
+    if evaluation is None:
+        from zerofit.tasks import TASKS
+
+        body = TASKS[spec.recipe.task].train(spec, arguments.resume)
+    else:
+        from zerofit.evaluate.images import evaluate
+
+        body = {"test": evaluate(spec, evaluation.checkpoint, evaluation.data)}
+    if world.rank == 0:
+        wall = round(time.monotonic() - started, 3)
+        rundir.add_result(arguments.evaluate or spec.run_dir / "result.json", **body, exit="finished", wall_s=wall)
+
+
+def _prepare(spec: RunSpec) -> None:
+    """What depends on the engine, before the libraries that read it are imported."""
+    from zerofit.launch import workarounds
+
+    workarounds.quiet()
+    if spec.deepspeed is not None:
+        cache = Path(os.environ["TORCH_EXTENSIONS_DIR"])
+        for lock in ops_cache.clear_stale_locks(cache):
+            print(f"removed the lock of a build that was killed: {lock}")
+        ops_cache.hold(cache)
+        workarounds.apply()
+    elif spec.hardware.device == "cpu":
+        os.environ["ACCELERATE_USE_CPU"] = (
+            "true"  # accelerate runs several ranks on CPU only when told; it hides DeepSpeed
+        )
+
+
+if __name__ == "__main__":
+    main()

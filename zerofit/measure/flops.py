@@ -1,0 +1,57 @@
+"""Model FLOPs of an image: the one convention behind every MFU figure.
+
+A multiply-add counts 2. Counted are the matrix products: linear layers and convolutions, and attention's two products,
+of which a causal mask leaves half. Recomputation, norms, activations and look-ups are not, nor are the routed experts
+of mixture-of-experts layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from torch import nn
+from transformers import PreTrainedConfig
+from transformers.pytorch_utils import Conv1D
+
+
+class Countable(Protocol):
+    """A classifier of images that shows what its modules are applied to."""
+
+    config: PreTrainedConfig
+    patches: int
+    tokens: int
+    causal: bool
+    head: nn.Linear
+
+    def named_modules(self) -> Iterator[tuple[str, Any]]:
+        """As nn.Module's."""
+
+
+def flops_per_image(model: Countable) -> float:
+    """FLOPs of one image's forward pass; a training step has three times as many (frozen parameters aside).
+
+    Read from modules' attributes and the config, never from weights, which may be sharded. Convolutions are applied
+    to every patch, the head once, other linear layers to every token; attention is 4 x tokens^2 x heads x head_dim a
+    block, half of it under a causal mask.
+    """
+    total = 0.0
+    for _, module in model.named_modules():
+        positions = 1 if module is model.head else model.tokens
+        if isinstance(module, nn.Linear):
+            total += 2.0 * positions * module.in_features * module.out_features
+        elif isinstance(module, Conv1D):
+            total += 2.0 * positions * module.nx * module.nf
+        elif isinstance(module, nn.Conv2d):
+            height, width = module.kernel_size
+            total += 2.0 * model.patches * module.in_channels * module.out_channels * height * width
+    return total + attention_flops(model.config, model.tokens, model.causal)
+
+
+def attention_flops(config: PreTrainedConfig, tokens: int, causal: bool) -> float:
+    """FLOPs of the products query x key and probabilities x value in all blocks; 0 for models without attention."""
+    heads = getattr(config, "num_attention_heads", None)
+    if heads is None:
+        return 0.0
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return float(4 * config.num_hidden_layers * tokens**2 * heads * head_dim) * (0.5 if causal else 1.0)

@@ -1,0 +1,100 @@
+"""Build a run's model: construct, shard, then write every weight, the same way under every strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from transformers.initialization import no_init_weights
+
+from zerofit.config.errors import UserError
+from zerofit.models.classifier import ImageClassifier, set_buffer
+from zerofit.models.config import make_config
+from zerofit.models.initialise import BACKBONE, fresh_weights, untouched_random_state
+from zerofit.models.patch_lm import PatchLMClassifier, patch_lm_config
+from zerofit.models.placement import Placement, parameters_on_meta
+from zerofit.models.pretrained import locate, pretrained_weights
+from zerofit.models.recompute import apply_checkpointing
+from zerofit.models.trainable import apply_rules
+from zerofit.models.vit import VitClassifier, vit_config
+from zerofit.plan.spec import RunSpec
+
+KINDS = {"vit": (vit_config, VitClassifier), "patch_lm": (patch_lm_config, PatchLMClassifier)}
+
+
+def build_model(
+    spec: RunSpec, placement: Placement, compute_dtype: torch.dtype, weights: Path | None = None
+) -> ImageClassifier:
+    """The model of `spec` with its weights, held as `placement` says, rules and recomputation applied. Collective.
+
+    `weights` is a safetensors file with every parameter, of a checkpoint; null: the recipe's origin of weights.
+
+    Weights are in `placement.dtype`; the forward pass takes pixels in `compute_dtype`. Besides the model, a process
+    holds one parameter at a time. Raises UserError for whatever the recipe asks that the model cannot be.
+    """
+    model = spec.recipe.model
+    directory = None if model.pretrained is None else locate(model.pretrained)
+    device = _drawing_device(spec)
+    adjust, kind = KINDS[model.kind]
+    config = adjust(make_config(spec, directory), spec)
+    # The skeleton knows names, shapes, buffers and initial values; it has no weights, however the engine holds its own.
+    with untouched_random_state(device), no_init_weights():
+        with parameters_on_meta():
+            skeleton = kind(deepcopy(config), spec, compute_dtype)
+        with placement.building():
+            built = kind(deepcopy(config), spec, compute_dtype)
+    apply_rules(built, model.trainable)
+    apply_checkpointing(built, spec.recipe.strategy.activation_checkpointing)
+    placement.shard(built)
+    for name, buffer in skeleton.named_buffers():  # an engine may have blanked or rounded its own
+        place = built.get_buffer(name).device
+        set_buffer(built, name, buffer.to(placement.device if place.type == "meta" else place))
+    buffers = dict(built.named_buffers())
+    for name, value in _weights(skeleton, directory, spec.recipe.train.seed, device):
+        if name in buffers:
+            set_buffer(built, name, value.to(buffers[name]))
+        else:
+            placement.write(built.get_parameter(name), value)
+    return built
+
+
+def _weights(
+    skeleton: ImageClassifier, directory: Path | None, seed: int, device: torch.device
+) -> Iterator[tuple[str, Tensor]]:
+    """(name, value) of every parameter once: the pretrained ones (and buffers) first, then the fresh ones."""
+    left = dict.fromkeys(name for name, _ in skeleton.named_parameters())
+    if directory is not None:
+        shapes = {name: place.shape for name, place in skeleton.state_dict().items()}
+        for key, value in pretrained_weights(skeleton.backbone, directory):
+            name = BACKBONE + key
+            yield name, skeleton.fit_pretrained(name, value, shapes[name])
+            left.pop(name, None)
+        missing = [name for name in left if name.startswith(BACKBONE)]
+        if missing:
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            raise UserError(
+                f"model.pretrained: {directory} lacks weights of {type(skeleton.backbone).__name__}: "
+                f"{', '.join(name.removeprefix(BACKBONE) for name in missing[:3])}{more}"
+            )
+    yield from fresh_weights(skeleton, left, seed, device)
+
+
+def _stored(skeleton: ImageClassifier, weights: Path) -> Iterator[tuple[str, Tensor]]:
+    """(name, value) of every parameter, out of a checkpoint's file. Raises UserError where one is not in it."""
+    with safe_open(weights, framework="pt") as file:
+        held = set(file.keys())
+        for name, _ in skeleton.named_parameters():
+            if name not in held:
+                raise UserError(f"{weights} lacks {name}: it is of another model than run.json says")
+            yield name, file.get_tensor(name)
+
+
+def _drawing_device(spec: RunSpec) -> torch.device:
+    """Where fresh weights are drawn: on this rank's GPU even if they are kept elsewhere, so that strategies agree."""
+    if spec.hardware.device == "cuda":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")

@@ -1,0 +1,86 @@
+"""Fresh weights, each a function of (seed, parameter name) alone: every strategy starts from the same ones.
+
+The backbone's are what transformers' own `_init_weights` of the family draws (normal with `initializer_range`, zero
+biases, unit norms; GPT-2's residual projections smaller; Gemma's norms zero), ours are written below. They are drawn
+one parameter at a time, in float32 on the run's device, so a model that fits only in shards is never whole. CPU and
+GPU draw different numbers from the same seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from itertools import accumulate
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from zerofit.config.errors import UserError
+from zerofit.models.classifier import ImageClassifier
+
+BACKBONE = "backbone."
+
+
+def fresh_weights(
+    skeleton: ImageClassifier, names: Iterable[str], seed: int, device: torch.device
+) -> Iterator[tuple[str, Tensor]]:
+    """(name, float32 value on `device`) of the parameters `names`, in that order.
+
+    `skeleton` is the model with its parameters on the meta device; it is left as it was. The global random state is
+    left as it was, too. Raises UserError where transformers has no initial value for a parameter.
+    """
+    for name in names:
+        value = torch.full(skeleton.get_parameter(name).shape, torch.nan, dtype=torch.float32, device=device)
+        with untouched_random_state(device), torch.no_grad():
+            torch.manual_seed(seed_of(seed, name))
+            if name.startswith(BACKBONE):
+                _draw_backbone(skeleton.backbone, name.removeprefix(BACKBONE), value)
+            else:
+                _draw_own(name, value)
+        if value.isnan().any():
+            raise UserError(f"model: transformers has no initial value for {name} of this family; use model.pretrained")
+        yield name, value
+
+
+def untouched_random_state(device: torch.device) -> AbstractContextManager[None]:
+    """The global random state of the CPU and of `device` is afterwards what it was."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
+
+
+def seed_of(seed: int, name: str) -> int:
+    """63 bits of a hash of (seed, name)."""
+    digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def _draw_own(name: str, value: Tensor) -> None:
+    if name.endswith(".bias"):
+        value.zero_()
+    elif name == "patch_embedding.weight":
+        nn.init.xavier_uniform_(value.flatten(1))  # as a linear layer on flattened patches (MAE, ViT)
+    else:
+        nn.init.trunc_normal_(value, std=0.02)
+
+
+def _draw_backbone(backbone: PreTrainedModel, name: str, value: Tensor) -> None:
+    """Fill `value` as the family's `_init_weights` fills the parameter `name`.
+
+    It is called on the parameter's module and then on each module around it, as transformers does: GPT-2 rescales in
+    the block what the layer drew. All other parameters are on the meta device, where drawing costs nothing and leaves
+    the random state alone.
+    """
+    path, _, leaf = name.rpartition(".")
+    steps = path.split(".") if path else []
+    modules = list(accumulate(steps, getattr, initial=backbone))
+    owner = modules[-1]
+    placeholder = owner._parameters[leaf]
+    owner._parameters[leaf] = nn.Parameter(value)
+    try:
+        for index in reversed(range(len(modules))):
+            # A model inside the model (OPT's decoder) initialises what lies in it.
+            model = next(module for module in modules[index::-1] if isinstance(module, PreTrainedModel))
+            model._init_weights(modules[index])
+    finally:
+        owner._parameters[leaf] = placeholder

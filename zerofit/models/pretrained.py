@@ -1,0 +1,122 @@
+"""Pretrained weights, read from safetensors files one tensor at a time.
+
+`from_pretrained` would make a whole copy in every process before a strategy could cut it up, and has its own opinion
+on ZeRO-3. Here a tensor is read when it is about to be written to the model, and forgotten after.
+
+Names: a published file says `vit.encoder.layer.0.attention.attention.query.weight` or `model.layers.0...` where
+transformers' current module says `layers.0.attention.q_proj.weight` or `layers.0...`; some families also split or fuse
+tensors. Transformers keeps that knowledge in its conversion mapping, which this module asks with the same calls that
+`from_pretrained` makes (`convert_and_load_state_dict_in_model`, alike in 5.17 and 5.23), so both read the same.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
+
+from zerofit.config.errors import UserError
+
+WHOLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+
+
+def locate(name: str) -> Path:
+    """The directory of `model.pretrained`: a local one, or the hub's, downloaded (config and safetensors only).
+
+    What looks like a path is never asked of the hub. Raises UserError.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if not HUB_ID.fullmatch(name) or Path(path.parts[0]).exists():
+        what = "is a file; give the directory that holds it" if path.exists() else "does not exist"
+        raise UserError(f"model.pretrained: the directory {name} {what}")
+    try:
+        return Path(snapshot_download(name, allow_patterns=["config.json", "*.safetensors", INDEX]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"model.pretrained: {name} is no directory here, and could not be had from the hub: {reason}"
+        ) from None
+
+
+def pretrained_weights(backbone: PreTrainedModel, directory: Path) -> Iterator[tuple[str, Tensor]]:
+    """(name in `backbone`, value on CPU in the file's dtype) of every parameter and stored buffer that files hold.
+
+    `backbone` may be on the meta device. Tensors that it has no place for (LM head, token embedding, pooler) are not
+    read. Raises UserError for missing or broken files.
+    """
+    conversions = get_model_conversion_mapping(backbone)
+    renamings = [one for one in conversions if isinstance(one, WeightRenaming)]
+    converters = [one for one in conversions if isinstance(one, WeightConverter)]
+    by_pattern = {pattern: one for one in converters for pattern in one.source_patterns}
+    places, prefix = backbone.state_dict(), backbone.base_model_prefix
+    files = weight_files(directory)
+    plain: dict[str, Callable[[], Tensor]] = {}
+    converted: dict[str, WeightConverter] = {}
+    for key in sorted(files, key=dot_natural_key):
+        read = partial(_read, files[key], key)
+        name, pattern = rename_source_key(key, renamings, converters, prefix, places)
+        if name not in places and key in places:  # already named as we name it
+            name, pattern = key, None
+        if name not in places:
+            continue
+        if pattern is None:
+            plain[name] = read
+        else:
+            converter = converted.setdefault(name, deepcopy(by_pattern[pattern]))
+            converter.add_tensor(name, key, pattern, read)  # type: ignore[arg-type]  # called when converted
+    for name, stored in plain.items():
+        yield name, stored()
+    for first, converter in converted.items():
+        for name, value in converter.convert(first, model=backbone, config=backbone.config).items():
+            yield name, value[0] if isinstance(value, list) else value
+
+
+def weight_files(directory: Path) -> dict[str, Path]:
+    """The file of each stored tensor. Raises UserError where there are no safetensors, or a file is missing."""
+    whole, index = directory / WHOLE, directory / INDEX
+    if whole.is_file():
+        try:
+            with safe_open(whole, framework="pt") as file:
+                return dict.fromkeys(file.keys(), whole)
+        except SafetensorError as error:
+            raise UserError(f"model.pretrained: {whole} is broken: {error}") from None
+    if index.is_file():
+        try:
+            shards: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"model.pretrained: {index} is no index of safetensors files") from None
+        files = {key: directory / Path(shard).name for key, shard in shards.items()}
+        for missing in sorted({file for file in files.values() if not file.is_file()}):
+            raise UserError(f"model.pretrained: {missing} is missing, which {INDEX} names")
+        return files
+    pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in directory.glob(pattern))
+    if pickles:
+        raise UserError(
+            f"model.pretrained: {directory} has its weights in {pickles[0]}, a pickle, which is not opened; save the "
+            "model again with save_pretrained, which writes safetensors"
+        )
+    raise UserError(f"model.pretrained: {directory} holds neither {WHOLE} nor {INDEX}")
+
+
+def _read(file: Path, key: str) -> Tensor:
+    try:
+        with safe_open(file, framework="pt") as handle:
+            value: Tensor = handle.get_tensor(key)
+            return value
+    except SafetensorError as error:
+        raise UserError(f"model.pretrained: {file}: {key}: {error}") from None

@@ -1,0 +1,82 @@
+"""Sizes and lengths: from what the recipe says in samples and epochs to micro-batches and optimizer steps."""
+
+from __future__ import annotations
+
+from zerofit.config.errors import UserError
+from zerofit.config.schema import Checkpoint, Evaluate, Recipe, Warmup
+from zerofit.plan.spec import Batches, DataFacts
+
+
+def make_batches(recipe: Recipe, facts: DataFacts, ranks: int) -> Batches:
+    """Sizes in samples, lengths in optimizer steps.
+
+    An epoch is `train samples // global_batch` steps: the remainder is left out. Raises UserError where the global
+    batch is no multiple of micro_batch x ranks, where the data hold less than one, and where warm-up outlasts the run.
+    """
+    train = recipe.train
+    accumulation = _accumulation(train.micro_batch, train.global_batch, ranks)
+    steps_per_epoch = facts.train // train.global_batch
+    if steps_per_epoch == 0:
+        raise UserError(_too_few(train.micro_batch * ranks, train.global_batch, facts.train))
+    lengths = [] if train.max_steps is None else [train.max_steps]
+    if train.epochs is not None:
+        lengths.append(max(1, round(train.epochs * steps_per_epoch)))
+    total = min(lengths)
+    return Batches(
+        ranks=ranks,
+        micro=train.micro_batch,
+        accumulation=accumulation,
+        global_batch=train.global_batch,
+        evaluate_micro=recipe.evaluate.micro_batch or train.micro_batch,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total,
+        warmup_steps=_warmup_steps(recipe.optimizer.warmup, steps_per_epoch, total),
+        checkpoint_steps=_interval(recipe.checkpoint, steps_per_epoch, total),
+        evaluate_steps=_interval(recipe.evaluate, steps_per_epoch, total),
+    )
+
+
+def _accumulation(micro: int, whole: int, ranks: int) -> int:
+    at_once = micro * ranks
+    accumulation, rest = divmod(whole, at_once)
+    if rest:
+        nearest = max(at_once, (whole + at_once // 2) // at_once * at_once)
+        raise UserError(
+            f"train.global_batch {whole} is not a multiple of micro_batch {micro} x {_ranks(ranks)} = {at_once}: "
+            f"the nearest that is one is {nearest}"
+        )
+    return accumulation
+
+
+def _too_few(at_once: int, whole: int, samples: int) -> str:
+    largest = samples // at_once * at_once
+    remedy = f"use at most {largest}" if largest else f"lower train.micro_batch too (micro_batch x ranks is {at_once})"
+    return f"train.global_batch {whole} is more than the {samples} training samples, so no step is possible: {remedy}"
+
+
+def _warmup_steps(warmup: Warmup, steps_per_epoch: int, total: int) -> int:
+    if warmup.steps is not None:
+        said, steps = f"steps {warmup.steps}", warmup.steps
+    elif warmup.epochs is not None:
+        said, steps = f"epochs {warmup.epochs:g}", round(warmup.epochs * steps_per_epoch)
+    else:
+        assert warmup.fraction is not None, "the schema lets exactly one field be given"
+        said, steps = f"fraction {warmup.fraction:g}", round(warmup.fraction * total)
+    if steps > total:
+        raise UserError(
+            f"optimizer.warmup.{said} is {steps} steps, more than the run's {total}: the peak rate is never reached; "
+            f"warm up for at most {total} steps or train longer"
+        )
+    return steps
+
+
+def _interval(section: Checkpoint | Evaluate, steps_per_epoch: int, total: int) -> int | None:
+    if section.every_steps is not None:
+        return min(section.every_steps, total)
+    if section.every_epochs is not None:
+        return min(section.every_epochs * steps_per_epoch, total)
+    return None
+
+
+def _ranks(ranks: int) -> str:
+    return f"{ranks} rank" if ranks == 1 else f"{ranks} ranks"

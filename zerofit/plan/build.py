@@ -1,0 +1,71 @@
+"""From a recipe to the resolved run: everything derived is derived here, once, before any process starts."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import re
+from pathlib import Path
+
+from zerofit.config.errors import UserError
+from zerofit.config.schema import ZERO_STAGE, Optimizer, Recipe
+from zerofit.plan.batch import make_batches
+from zerofit.plan.deepspeed import make_deepspeed
+from zerofit.plan.precision import resolve_precision
+from zerofit.plan.shapes import resolve_shape
+from zerofit.plan.spec import DataFacts, Hardware, RunSpec
+from zerofit.plan.versions import git_revision, versions
+
+# Below: gradients are clipped unasked, and gradients of micro-batches get lost; above: not read yet.
+OLDEST_DEEPSPEED, NEXT_DEEPSPEED = (0, 19, 3), (0, 20)
+INSTALL_DEEPSPEED = "pip install 'deepspeed>=0.19.3,<0.20'"
+
+
+def make_plan(recipe: Recipe, *, facts: DataFacts, hardware: Hardware, ranks: int, run_dir: Path) -> RunSpec:
+    """The resolved run of `recipe` on `ranks` ranks.
+
+    Raises UserError, one line, where the recipe cannot run so: see `_check_strategy`, and the functions called.
+    """
+    assert ranks >= 1, "a run has at least one rank"
+    _check_strategy(recipe.strategy.name, hardware, ranks)
+    precision = resolve_precision(recipe.strategy.precision, hardware)
+    batches = make_batches(recipe, facts, ranks)
+    return RunSpec(
+        recipe=recipe,
+        run_dir=run_dir.absolute(),
+        data=facts,
+        hardware=hardware,
+        batches=batches,
+        lr=_peak_rate(recipe.optimizer, batches.global_batch),
+        precision=precision,
+        shape=resolve_shape(recipe.model),
+        deepspeed=make_deepspeed(recipe, batches, precision, hardware),
+        versions=versions(),
+        git=git_revision(),
+    )
+
+
+def _check_strategy(name: str, hardware: Hardware, ranks: int) -> None:
+    """Raise UserError where this machine cannot run the strategy on so many ranks."""
+    if name == "single" and ranks > 1:
+        raise UserError(f"strategy single runs on 1 rank, not {ranks}: use ddp, fsdp2 or a ZeRO strategy")
+    if hardware.device == "cuda" and 0 < hardware.count < ranks:
+        gpus = "1 GPU" if hardware.count == 1 else f"{hardware.count} GPUs"
+        raise UserError(f"{ranks} ranks need as many GPUs, and this process sees {gpus}: use {hardware.count} or fewer")
+    if name not in ZERO_STAGE:
+        return
+    if name == "zeropp" and hardware.device != "cuda":
+        raise UserError("strategy zeropp needs NVIDIA GPUs: its quantisation exists as CUDA kernels alone; use zero3")
+    if importlib.util.find_spec("deepspeed") is None:
+        raise UserError(f"strategy {name} needs DeepSpeed, which is not installed: {INSTALL_DEEPSPEED}")
+    version = importlib.metadata.version("deepspeed")
+    if not OLDEST_DEEPSPEED <= tuple(int(part) for part in re.findall(r"\d+", version)[:3]) < NEXT_DEEPSPEED:
+        raise UserError(f"strategy {name} is not made for DeepSpeed {version}, which is installed: {INSTALL_DEEPSPEED}")
+
+
+def _peak_rate(optimizer: Optimizer, global_batch: int) -> float:
+    """Learning rate after warm-up; from `blr` by the linear scaling rule (Goyal et al. 2017)."""
+    if optimizer.lr is not None:
+        return optimizer.lr
+    assert optimizer.blr is not None, "the schema lets exactly one rate be given"
+    return optimizer.blr * global_batch / 256

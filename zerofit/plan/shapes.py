@@ -1,0 +1,171 @@
+"""Shapes of common models, as fields of their transformers config.
+
+Sources: DeiT (Touvron et al. 2021, table 1) for vit-tiny and vit-small; ViT (Dosovitskiy et al. 2021, table 1) for
+the larger ones; the published config.json of each decoder.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from zerofit.config.errors import UserError, did_you_mean
+from zerofit.config.schema import Model
+
+Shape = dict[str, Any]
+
+
+def _vit(hidden: int, layers: int, heads: int, patch: int = 16) -> Shape:
+    return {
+        "model_type": "vit",
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "intermediate_size": 4 * hidden,
+        "patch_size": patch,
+        "num_channels": 3,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-12,
+        "qkv_bias": True,
+    }
+
+
+def _qwen3(hidden: int, layers: int, heads: int, intermediate: int, *, tied: bool, **other: Any) -> Shape:
+    fields = {
+        "model_type": "qwen3",
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "intermediate_size": intermediate,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
+        "max_position_embeddings": 40960,
+        "vocab_size": 151936,
+        "tie_word_embeddings": tied,
+        "attention_bias": False,
+    }
+    return fields | other
+
+
+_LLAMA_3_2_1B: Shape = {
+    "model_type": "llama",
+    "hidden_size": 2048,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+    "intermediate_size": 8192,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-5,
+    "rope_parameters": {
+        "rope_type": "llama3",
+        "rope_theta": 500_000.0,
+        "factor": 32.0,
+        "high_freq_factor": 4.0,
+        "low_freq_factor": 1.0,
+        "original_max_position_embeddings": 8192,
+    },
+    "max_position_embeddings": 131072,
+    "vocab_size": 128256,
+    "tie_word_embeddings": True,
+    "attention_bias": False,
+    "mlp_bias": False,
+}
+
+_GPT2: Shape = {
+    "model_type": "gpt2",
+    "n_embd": 768,
+    "n_layer": 12,
+    "n_head": 12,
+    "n_inner": None,
+    "n_positions": 1024,
+    "activation_function": "gelu_new",
+    "layer_norm_epsilon": 1e-5,
+    "vocab_size": 50257,
+    "tie_word_embeddings": True,
+}
+
+SHAPES: dict[str, Shape] = {
+    "vit-tiny": _vit(192, 12, 3),
+    "vit-small": _vit(384, 12, 6),
+    "vit-base": _vit(768, 12, 12),
+    "vit-large": _vit(1024, 24, 16),
+    "vit-huge": _vit(1280, 32, 16, patch=14),
+    # Our own: about a million parameters in 5 blocks, for images of 8 x 8 pixels on a CPU.
+    "qwen3-tiny": _qwen3(128, 5, 4, 384, tied=True, num_key_value_heads=2, head_dim=32, vocab_size=256),
+    "qwen3-0.6b": _qwen3(1024, 28, 16, 3072, tied=True),
+    "qwen3-1.7b": _qwen3(2048, 28, 16, 6144, tied=True),
+    "qwen3-4b": _qwen3(2560, 36, 32, 9728, tied=True),
+    "qwen3-8b": _qwen3(4096, 36, 32, 12288, tied=False),
+    "qwen3-14b": _qwen3(5120, 40, 40, 17408, tied=False),
+    "llama-3.2-1b": _LLAMA_3_2_1B,
+    "gpt2": _GPT2,
+}
+
+
+def resolve_shape(model: Model) -> Shape | None:
+    """The config fields of `model.shape`, always with model_type; None for a pretrained model.
+
+    Raises UserError for an unknown name, a name of the other kind, and a mapping without (or with a wrong) model_type.
+    """
+    shape = model.shape
+    if shape is None:
+        return None
+    vit = model.kind == "vit"
+    if isinstance(shape, str):
+        fitting = [name for name, fields in SHAPES.items() if (fields["model_type"] == "vit") == vit]
+        if shape not in fitting:
+            fault = f"is no shape of {model.kind}" if shape in SHAPES else "is not known"
+            hint = did_you_mean(shape, fitting)
+            raise UserError(f"model.shape: {shape!r} {fault}{hint} ({model.kind} has {', '.join(fitting)})")
+        return copy.deepcopy(SHAPES[shape])
+    fields = copy.deepcopy(shape)
+    kind = fields.setdefault("model_type", "vit" if vit else None)
+    if kind is None:
+        raise UserError("model.shape: a mapping needs model_type, transformers' name of the family, for example qwen3")
+    if (kind == "vit") != vit:
+        raise UserError(f"model.shape: model_type {kind!r} is no shape of {model.kind}; {_OTHER_KIND[vit]}")
+    return fields
+
+
+_OTHER_KIND = {True: "use model_type vit, or model.kind patch_lm", False: "use a decoder's, or model.kind vit"}
+
+
+def known_fields(model: Model) -> Shape | None:
+    """The shape's fields, or those of a pretrained model's local config.json; None where neither is at hand."""
+    if model.pretrained is None:
+        return resolve_shape(model)
+    try:
+        fields = json.loads((Path(model.pretrained) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None  # a hub id, or a directory that the models room will complain about
+    return fields if isinstance(fields, dict) else None
+
+
+def hidden_size(fields: Mapping[str, Any] | None) -> int | None:
+    """Width of the residual stream; None where the fields do not say."""
+    width = (fields or {}).get("hidden_size", (fields or {}).get("n_embd"))
+    return width if isinstance(width, int) else None
+
+
+def block_elements(fields: Mapping[str, Any] | None) -> int | None:
+    """Weight elements of one transformer block, without biases and norms; None where the fields do not say.
+
+    Attention: q and o are hidden x (heads x head_dim), k and v hidden x (key-value heads x head_dim).
+    MLP: two matrices hidden x intermediate, three where it is gated (hidden_act silu).
+    """
+    hidden = hidden_size(fields)
+    if fields is None or hidden is None:
+        return None
+    heads = fields.get("num_attention_heads") or fields.get("n_head") or 1
+    head_dim = fields.get("head_dim") or hidden // heads
+    key_value = fields.get("num_key_value_heads") or heads
+    intermediate = fields.get("intermediate_size") or fields.get("n_inner") or 4 * hidden
+    matrices = 3 if fields.get("hidden_act") == "silu" else 2
+    return int(2 * hidden * head_dim * (heads + key_value) + matrices * hidden * intermediate)

@@ -1,0 +1,96 @@
+"""RunSpec: everything a worker needs, resolved. Written to run.json, which alone starts a worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from zerofit.config.schema import Recipe, Section
+
+
+class DataFacts(Section):
+    """What the data set was found to hold."""
+
+    classes: tuple[str, ...]
+    """Class names, in label order."""
+    train: int
+    """Training samples."""
+    validation: int
+    """Validation samples."""
+    test: int
+    """Test samples; 0 where the data has none."""
+    validation_from: Literal["split", "train", "test"]
+    """Where the validation samples come from: a split of their own, held out of train, or the test split itself."""
+    image_size: int
+    """Pixels per side that batches have: the recipe's, or the first training image's longer side."""
+
+
+class Hardware(Section):
+    """What the run was planned for."""
+
+    device: Literal["cpu", "cuda"]
+    """Kind of device."""
+    count: int
+    """Devices that this machine lets us use (1 for cpu)."""
+    name: str
+    """Name of the device."""
+    memory_gib: float
+    """Memory of one device (host memory for cpu)."""
+    capability: tuple[int, int] | None
+    """CUDA compute capability; null for cpu."""
+    cpus: int
+    """CPU cores of the host."""
+
+
+class Batches(Section):
+    """Sizes and lengths, in samples and optimizer steps."""
+
+    ranks: int
+    """World size (data-parallel ranks)."""
+    micro: int
+    """Samples per rank and forward."""
+    accumulation: int
+    """Forwards per optimizer step."""
+    global_batch: int
+    """micro x accumulation x ranks."""
+    evaluate_micro: int
+    """Samples per rank and forward in evaluation."""
+    steps_per_epoch: int
+    """Optimizer steps in one pass; the remainder of the data is left out, another one each epoch."""
+    total_steps: int
+    """Optimizer steps of the run."""
+    warmup_steps: int
+    """Of these, warm-up."""
+    checkpoint_steps: int | None
+    """Write a checkpoint every so many steps; null: at the end alone."""
+    evaluate_steps: int | None
+    """Evaluate every so many steps; null: at the end alone."""
+
+
+class RunSpec(Section):
+    """The resolved run."""
+
+    version: Literal[1] = 1
+    """Version of this format."""
+    recipe: Recipe
+    """What the user said, overrides included."""
+    run_dir: Path
+    """Absolute path of the run directory."""
+    data: DataFacts
+    """What the data was found to hold."""
+    hardware: Hardware
+    """What the run was planned for."""
+    batches: Batches
+    """Sizes and lengths."""
+    lr: float
+    """Peak learning rate."""
+    precision: Literal["bf16", "fp16", "fp32"]
+    """Compute precision."""
+    shape: dict[str, Any] | None
+    """The model's transformers config fields; null for a pretrained model."""
+    deepspeed: dict[str, Any] | None
+    """Exactly what DeepSpeed is given; null for other engines."""
+    versions: dict[str, str]
+    """Versions of python, zerofit and the libraries whose numbers matter."""
+    git: str | None
+    """Revision of the working directory's repository, with `+changes` where it has any."""

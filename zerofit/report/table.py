@@ -1,0 +1,60 @@
+"""What came of a run, in the terminal. Reads run directories alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from zerofit.plan.spec import RunSpec
+
+
+def headline(spec: RunSpec) -> str:
+    """One line that says what starts."""
+    strategy, batches = spec.recipe.strategy, spec.batches
+    offload = "".join(
+        f", {what} on {where}" for what, where in strategy.offload if what in ("optimizer", "params") and where
+    )
+    return (
+        f"{os.path.relpath(spec.run_dir)}: {strategy.name}{offload}, {batches.ranks} ranks on {spec.hardware.name}, "
+        f"{spec.precision}, {batches.total_steps} steps of {batches.global_batch} samples"
+    )
+
+
+def training(run_dir: Path) -> str:
+    """The table of a finished run; figures that its task does not report are left out."""
+    shown = os.path.relpath(run_dir)
+    result = json.loads((run_dir / "result.json").read_text(encoding="utf-8"))
+    return _aligned([*_figures(result), ("run directory", shown), ("next", f"zerofit eval {shown}")])
+
+
+def evaluation(path: Path) -> str:
+    """The table of a finished evaluation."""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    rows = [("checkpoint", os.path.relpath(result["checkpoint"])), *_figures(result), ("result", os.path.relpath(path))]
+    return _aligned(rows)
+
+
+def _figures(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    test = result.get("test", {})
+    shares = [f"{100 * test[key]:.2f} % {name}" for key, name in (("top1", "top-1"), ("top5", "top-5")) if key in test]
+    if shares:
+        rows.append(("test accuracy", ", ".join(shares)))
+    if "loss" in test:
+        rows.append(("test loss", f"{test['loss']:.4f}"))
+    if result.get("peak_alloc_gib") is not None:
+        rows.append(("peak memory", f"{result['peak_alloc_gib']:.2f} GiB per rank"))
+    if result.get("samples_s") is not None:
+        rows.append(("speed", f"{result['samples_s']:.1f} samples/s"))
+    if "wall_s" in result:
+        rows.append(("wall time", str(timedelta(seconds=round(result["wall_s"])))))
+    return rows
+
+
+def _aligned(rows: list[tuple[str, str]]) -> str:
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:{width}}  {value}" for name, value in rows)

@@ -1,0 +1,23 @@
+"""The kinds of work, by the name that a recipe gives in `task`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from zerofit.config.schema import Recipe
+from zerofit.plan.spec import DataFacts, RunSpec
+from zerofit.tasks.classify import Classify
+
+
+class Task(Protocol):
+    """One kind of work."""
+
+    def describe(self, recipe: Recipe) -> DataFacts:
+        """What the recipe's data holds. Raises UserError where it cannot be used."""
+
+    def train(self, spec: RunSpec, resume: Path | None) -> dict[str, Any]:
+        """Train, on every rank of an initialised world; returns result.json's body, equal on every rank."""
+
+
+TASKS: dict[str, Task] = {"classify": Classify()}

@@ -1,0 +1,46 @@
+"""Accuracy over a split, counted exactly: no sample twice, whatever the ranks and the padding."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from zerofit.config.schema import Data
+from zerofit.data.augment import Augmenter
+from zerofit.data.images import open_split
+from zerofit.data.loader import close, eval_loader
+from zerofit.data.order import EvalOrder
+from zerofit.measure.accuracy import Tally
+from zerofit.plan.spec import DataFacts, RunSpec
+
+
+def count(
+    model: nn.Module,
+    spec: RunSpec,
+    data: Data,
+    facts: DataFacts,
+    split: Literal["train", "validation", "test"],
+    device: torch.device,
+) -> dict[str, Any]:
+    """top1, top5 (fractions), loss, samples and the confusion matrix of `model` over a split. Collective.
+
+    Every rank makes the same number of equally large forwards, as sharded engines need.
+    """
+    images = open_split(data, facts, split, spec.recipe.train.seed)
+    order = EvalOrder(len(images), spec.batches.evaluate_micro, dist.get_rank(), dist.get_world_size())
+    loader = eval_loader(images, order, workers=data.workers)
+    normalise = Augmenter.plain(mean=data.mean, std=data.std)
+    tally = Tally(len(facts.classes), device)
+    try:
+        with torch.no_grad():  # not inference_mode: fully_shard's hooks need version counters
+            for batch in loader:
+                batch = {name: value.to(device) for name, value in batch.items()}
+                tally.add(model(normalise(batch["images"])), batch["labels"], batch["valid"])
+    finally:
+        close(loader)
+    state = tally.state()
+    dist.all_reduce(state)
+    return Tally.result_of(state, len(facts.classes))

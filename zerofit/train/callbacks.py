@@ -1,0 +1,150 @@
+"""What happens around the loop: order of samples, proof of the engine, NaN guard, records."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from zerofit.config.errors import UserError
+from zerofit.measure.memory import Peak
+from zerofit.plan.spec import RunSpec
+from zerofit.train.job import Job
+
+
+class Order(TrainerCallback):
+    """Lets every epoch begin where the run stands, after a resume as well."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.job.seek(state.global_step)
+
+
+class Verify(TrainerCallback):
+    """Runs `check` before the first step: the engine asked for must be the engine running."""
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self.check = check
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.check()
+
+
+class Guard(TrainerCallback):
+    """Stops at a loss that is not finite, before that step is saved."""
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        loss = kwargs["logs"].get("loss")
+        if loss is not None and not math.isfinite(loss):
+            raise UserError(
+                f"step {state.global_step}: the loss is {loss}; the run stops and the last checkpoint is kept. "
+                "Try a smaller optimizer.lr, optimizer.clip_grad, or another precision"
+            )
+
+
+class Records(TrainerCallback):
+    """Appends to metrics.jsonl and moves the progress bar. Rank 0 only.
+
+    A line per logged step: step, epoch, loss, grad_norm, lr, samples_s (all ranks), mfu, peak_alloc_gib,
+    peak_reserved_gib, host_rss_gib, data_wait_s; a line per evaluation: step, epoch, val_loss, val_top1, ...
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        spec: RunSpec,
+        peak: Peak,
+        data_wait: Callable[[], float],
+        flops: float,
+        peak_flops: float | None,
+        progress: Any,
+    ) -> None:
+        self.path, self.spec, self.peak, self.data_wait = path, spec, peak, data_wait
+        self.flops, self.peak_flops, self.progress = flops, peak_flops, progress
+        self._since, self._step, self._waited = time.perf_counter(), 0, 0.0
+        self.samples_s: list[float] = []
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        forget_after(self.path, state.global_step)
+        self._since, self._step = time.perf_counter(), state.global_step
+        self.progress.start(state.global_step)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        logs = kwargs["logs"]
+        if "loss" not in logs:  # the summary at the end
+            return
+        now, step, waited = time.perf_counter(), state.global_step, self.data_wait()
+        batches = self.spec.batches
+        rate = (step - self._step) * batches.global_batch / (now - self._since)
+        self.samples_s.append(rate)
+        record = {
+            "step": step,
+            "epoch": round(step / batches.steps_per_epoch, 4),
+            "loss": logs["loss"],
+            "grad_norm": float(logs["grad_norm"]) if logs.get("grad_norm") is not None else None,
+            "lr": logs["learning_rate"],
+            "samples_s": round(rate, 3),
+            "mfu": self._mfu(rate),
+            **self.peak.figures(),
+            "data_wait_s": round(waited - self._waited, 6),
+        }
+        self._since, self._step, self._waited = now, step, waited
+        self._append(record)
+        self.progress.update(step, loss=logs["loss"], samples_s=rate)
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        figures = {name.replace("eval_", "val_", 1): value for name, value in kwargs["metrics"].items()}
+        epoch = round(state.global_step / self.spec.batches.steps_per_epoch, 4)
+        self._append({"step": state.global_step, "epoch": epoch, **figures})
+        self.progress.note(
+            f"step {state.global_step}: validation top-1 {figures['val_top1']:.2%}, loss {figures['val_loss']:.4f}"
+        )
+        self._since += figures["val_duration_s"]  # not training time
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._since, self._step = time.perf_counter(), state.global_step
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.progress.close()
+
+    def _mfu(self, rate: float) -> float | None:
+        if self.peak_flops is None:
+            return None
+        # Backward costs twice the forward; recomputation is not counted (that is what MFU means).
+        return round(3 * self.flops * rate / self.spec.batches.ranks / self.peak_flops, 4)
+
+    def _append(self, record: dict[str, Any]) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def forget_after(path: Path, step: int) -> None:
+    """Drop the records of steps that a resumed run will take again, and a last line that a crash tore."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if record["step"] <= step:
+            kept.append(line + "\n")
+    fresh = path.with_suffix(".tmp")
+    fresh.write_text("".join(kept))
+    fresh.replace(path)

@@ -1,0 +1,34 @@
+"""What a task gives the trainer: its data, its loss, its validation."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from zerofit.data.loader import Loader
+
+
+class Job(Protocol):
+    """One task, ready to be trained on this rank."""
+
+    def train_loader(self) -> Loader:
+        """This rank's micro-batches of an epoch; the same object at every call."""
+
+    def seek(self, step: int) -> None:
+        """Make the next pass over the loader begin after `step` optimizer steps of the run."""
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """Mean loss of a micro-batch (scalar, float32)."""
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Figures over the validation split, equal on every rank: `loss`, `top1`, ... Collective."""
+
+
+class Store(Protocol):
+    """Where checkpoints are committed."""
+
+    def commit(self, step: int, figures: dict[str, Any]) -> AbstractContextManager[Path]:
+        """Yields a staging directory; on a clean exit its `checkpoint-<step>` becomes a checkpoint. Collective."""

@@ -1,0 +1,270 @@
+"""The engines behind a strategy: how weights are placed, what Trainer is told, and proof that it is what runs.
+
+`engine_for(spec)` is the one place where a strategy's name is looked at.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from zerofit.config.schema import ZERO_STAGE
+from zerofit.models.placement import Placement, WholePlacement
+from zerofit.plan.spec import RunSpec
+from zerofit.train.placements import PartitionedPlacement, ShardedPlacement
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+WEIGHTS = "model.safetensors"
+
+
+class WrongEngine(RuntimeError):
+    """The engine that runs is not the one that the strategy names."""
+
+
+def expect(holds: bool, strategy: str, what: str) -> None:
+    """Raise WrongEngine unless `holds`."""
+    if not holds:
+        raise WrongEngine(f"strategy {strategy} was asked for, but {what}")
+
+
+class Engine(ABC):
+    """One way of spreading a model over the ranks. `spec` is the run's; `device` this rank's."""
+
+    def __init__(self, spec: RunSpec, device: torch.device) -> None:
+        self.spec, self.device = spec, device
+        self.strategy = spec.recipe.strategy
+        self.compute_dtype = DTYPES[spec.precision]
+
+    @abstractmethod
+    def arguments(self) -> dict[str, Any]:
+        """This engine's part of TrainingArguments."""
+
+    @abstractmethod
+    def placement(self) -> Placement:
+        """How weights come into being."""
+
+    @abstractmethod
+    def verify(self, wrapped: nn.Module, optimizer: Any) -> None:
+        """Raise WrongEngine unless `wrapped` and `optimizer`, as prepared for training, are of this engine."""
+
+    def adopt(self, accelerator: Accelerator) -> None:
+        """Adjust accelerate, right after Trainer made it, before it prepares anything."""
+
+    def settle(self, wrapped: nn.Module) -> None:
+        """Bring weights to rest after forwards that no backward followed."""
+
+    def save_weights(self, wrapped: nn.Module, directory: Path) -> None:
+        """Add the whole weights to a checkpoint where Trainer does not write them. Collective."""
+
+    def local_tensors(self, model: nn.Module) -> Iterator[Tensor]:
+        """What this rank holds of every parameter."""
+        yield from (parameter.detach() for parameter in model.parameters())
+
+
+class Replicated(Engine):
+    """single and ddp: whole float32 weights on every rank, autocast for lower precisions."""
+
+    def arguments(self) -> dict[str, Any]:
+        return {"bf16": self.spec.precision == "bf16", "fp16": self.spec.precision == "fp16"}
+
+    def placement(self) -> Placement:
+        return WholePlacement(self.device, torch.float32)
+
+    def adopt(self, accelerator: Accelerator) -> None:
+        from accelerate.utils import DistributedType
+
+        if dist.get_world_size() == 1:  # accelerate would wrap one rank in DDP, too
+            accelerator.state.distributed_type = DistributedType.NO
+
+    def verify(self, wrapped: nn.Module, optimizer: Any) -> None:
+        parallel = isinstance(wrapped, DistributedDataParallel)
+        wanted = dist.get_world_size() > 1
+        expect(parallel == wanted, self.strategy.name, f"the model is {type(wrapped).__name__}")
+        plain = all(type(parameter.data) is Tensor for parameter in wrapped.parameters())
+        expect(plain, self.strategy.name, "its parameters are not plain tensors")
+        expect(type(_inner(optimizer)) is torch.optim.AdamW, self.strategy.name, "the optimizer is another")
+
+
+class FullyShard(Engine):
+    """fsdp2: `fully_shard` itself, on CPU as on GPUs.
+
+    accelerate's own FSDP2 path is not used to shard: on CPU it runs DDP without a word, it upcasts by itself, and it
+    finds the optimizer's parameters again by storage address, which empty shards share.
+    """
+
+    def arguments(self) -> dict[str, Any]:
+        return {
+            "bf16": False,  # fully_shard's own policy casts
+            "fp16": self.spec.precision == "fp16",
+            # Gradients are scattered after every micro-batch: whole ones would not fit.
+            "accelerator_config": {"gradient_accumulation_kwargs": {"sync_each_batch": True}},
+        }
+
+    def placement(self) -> Placement:
+        return ShardedPlacement(self)
+
+    def adopt(self, accelerator: Accelerator) -> None:
+        from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+        # The model comes sharded; accelerate is told so, that Trainer saves and loads it shard by shard.
+        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(
+            fsdp_version=2, state_dict_type="SHARDED_STATE_DICT", cpu_ram_efficient_loading=False
+        )
+        accelerator.state.distributed_type = DistributedType.FSDP
+
+        def prepare(*objects: Any, **_: Any) -> Any:
+            prepared = tuple(
+                accelerator.prepare_optimizer(item, device_placement=False)
+                if isinstance(item, torch.optim.Optimizer)
+                else item
+                for item in objects
+            )
+            return prepared if len(prepared) > 1 else prepared[0]
+
+        accelerator.prepare = prepare
+
+    def verify(self, wrapped: nn.Module, optimizer: Any) -> None:
+        from torch.distributed.fsdp import FSDPModule
+        from torch.distributed.tensor import DTensor
+
+        name = self.strategy.name
+        expect(isinstance(wrapped, FSDPModule), name, f"the model is {type(wrapped).__name__}")
+        whole = [key for key, parameter in wrapped.named_parameters() if not isinstance(parameter, DTensor)]
+        expect(not whole, name, f"these parameters are not sharded: {', '.join(whole[:3])}")
+        held = {id(parameter) for group in _inner(optimizer).param_groups for parameter in group["params"]}
+        trained = {id(parameter) for parameter in wrapped.parameters() if parameter.requires_grad}
+        expect(held == trained, name, "the optimizer holds other parameters than the model")
+        if self.strategy.offload.params:
+            off = all(p.device.type == "cpu" for p in wrapped.parameters())
+            expect(off, name, "its weights are not offloaded")
+
+    def settle(self, wrapped: nn.Module) -> None:
+        from torch.distributed.fsdp import FSDPModule
+
+        assert isinstance(wrapped, FSDPModule)
+        wrapped.reshard()  # the root's own weights stay whole after a forward, for a backward that did not come
+
+    def save_weights(self, wrapped: nn.Module, directory: Path) -> None:
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        weights = get_model_state_dict(wrapped, options=options)
+        if dist.get_rank() == 0:
+            tensors = {name: value.contiguous() for name, value in weights.items() if isinstance(value, Tensor)}
+            save_file(tensors, directory / WEIGHTS)
+
+    def local_tensors(self, model: nn.Module) -> Iterator[Tensor]:
+        yield from (parameter.detach().to_local() for parameter in model.parameters())  # type: ignore[attr-defined]
+
+
+class Zero(Engine):
+    """zero1, zero2, zero3, zeropp: a DeepSpeed engine with weights in the compute dtype, float32 masters."""
+
+    @property
+    def stage(self) -> int:
+        """ZeRO stage."""
+        return ZERO_STAGE[self.strategy.name]
+
+    def arguments(self) -> dict[str, Any]:
+        low = {"bf16": self.spec.precision == "bf16", "fp16": self.spec.precision == "fp16"}
+        return {"deepspeed": self.spec.model_dump(mode="json")["deepspeed"], **low}
+
+    def placement(self) -> Placement:
+        if self.stage == 3:
+            return PartitionedPlacement(self)
+        return WholePlacement(self.device, self.compute_dtype)
+
+    def verify(self, wrapped: nn.Module, optimizer: Any) -> None:
+        from deepspeed import DeepSpeedEngine
+        from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
+        from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
+        from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
+
+        name = self.strategy.name
+        if not isinstance(wrapped, DeepSpeedEngine):
+            raise WrongEngine(f"strategy {name} was asked for, but the model is {type(wrapped).__name__}")
+        stage = wrapped.zero_optimization_stage()
+        expect(stage == self.stage, name, f"DeepSpeed runs ZeRO stage {stage}")
+        # BF16_Optimizer is ZeRO-1 for bf16 weights whose gradients are accumulated in float32.
+        kinds = {1: (DeepSpeedZeroOptimizer, BF16_Optimizer), 2: (DeepSpeedZeroOptimizer,)}
+        kind = kinds.get(self.stage, (DeepSpeedZeroOptimizer_Stage3,))
+        expect(isinstance(wrapped.optimizer, kind), name, f"the optimizer is {type(wrapped.optimizer).__name__}")
+        if isinstance(wrapped.optimizer, DeepSpeedZeroOptimizer):
+            partitioned = wrapped.optimizer.partition_gradients
+            expect(partitioned == (self.stage == 2), name, "gradients are partitioned in the other way")
+        if self.stage == 3:
+            partitioned = all(key.ds_id >= 0 for key in wrapped.parameters())
+            expect(partitioned, name, "its parameters are not partitioned")
+        dtypes = {parameter.dtype for parameter in wrapped.parameters()}
+        expect(dtypes == {self.compute_dtype}, name, f"its weights are {', '.join(map(str, dtypes))}")
+        offload = wrapped.zero_cpu_offload() or wrapped.zero_use_cpu_optimizer()
+        wanted = self.strategy.offload.optimizer == "cpu"
+        expect(bool(offload) == wanted or self.strategy.offload.optimizer == "nvme", name, "its offload is another")
+
+    def local_tensors(self, model: nn.Module) -> Iterator[Tensor]:
+        if self.stage < 3:
+            yield from super().local_tensors(model)
+        else:
+            yield from (parameter.ds_tensor.detach() for parameter in model.parameters())  # type: ignore[attr-defined]
+
+
+def _inner(optimizer: Any) -> torch.optim.Optimizer:
+    from accelerate.optimizer import AcceleratedOptimizer
+
+    return optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
+
+
+ENGINES: dict[str, type[Engine]] = {
+    "single": Replicated,
+    "ddp": Replicated,
+    "fsdp2": FullyShard,
+    "zero1": Zero,
+    "zero2": Zero,
+    "zero3": Zero,
+    "zeropp": Zero,
+}
+
+
+def engine_for(spec: RunSpec, device: torch.device) -> Engine:
+    """The engine of the recipe's strategy."""
+    return ENGINES[spec.recipe.strategy.name](spec, device)
+
+
+class WholeLow(Engine):
+    """Evaluation alone: whole weights in the compute dtype, as ZeRO-1/2 hold them."""
+
+    def arguments(self) -> dict[str, Any]:
+        raise AssertionError("this engine does not train")
+
+    def placement(self) -> Placement:
+        return WholePlacement(self.device, self.compute_dtype)
+
+    def verify(self, wrapped: nn.Module, optimizer: Any) -> None:
+        raise AssertionError("this engine does not train")
+
+
+EVALUATION: dict[str, type[Engine]] = {
+    "single": Replicated,
+    "ddp": Replicated,
+    "fsdp2": FullyShard,
+    "zero1": WholeLow,
+    "zero2": WholeLow,
+    "zero3": FullyShard,
+    "zeropp": FullyShard,
+}
+
+
+def evaluation_engine(spec: RunSpec, device: torch.device) -> Engine:
+    """How the run's model is held to be evaluated: whole where training held it whole, else sharded."""
+    return EVALUATION[spec.recipe.strategy.name](spec, device)

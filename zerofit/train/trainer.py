@@ -1,0 +1,130 @@
+"""The one loop: transformers' Trainer, with our data, loss, validation and checkpoints put in at its seams.
+
+Two private methods are overridden (`_save_checkpoint`, `_get_output_dir`): a callback comes after the old
+checkpoint is rotated away, which is too late to commit the new one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from transformers import PrinterCallback, Trainer, TrainerCallback
+
+from zerofit.config.errors import UserError
+from zerofit.data.loader import Loader
+from zerofit.models.classifier import ImageClassifier
+from zerofit.models.trainable import param_groups
+from zerofit.plan.spec import RunSpec
+from zerofit.train.arguments import training_arguments
+from zerofit.train.job import Job, Store
+from zerofit.train.strategy import Engine
+
+
+class RunTrainer(Trainer):
+    """Trains `job` under `engine`. `data_wait_s` is the time spent waiting for data so far, in seconds."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        engine: Engine,
+        model: ImageClassifier,
+        job: Job,
+        store: Store,
+        callbacks: list[TrainerCallback],
+    ) -> None:
+        self.spec, self.engine, self.job, self.store = spec, engine, job, store
+        self.classifier = model
+        self.data_wait_s = 0.0
+        self._staging: Path | None = None
+        loader = job.train_loader()
+        super().__init__(
+            model=model,
+            args=training_arguments(spec, engine),
+            train_dataset=loader.dataset,
+            eval_dataset=loader.dataset,  # Trainer asks for one; `evaluate` below does not use it
+            callbacks=callbacks,
+        )
+        self.remove_callback(PrinterCallback)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """As Trainer's; then the engine adjusts accelerate."""
+        super().create_accelerator_and_postprocess()
+        self.engine.adopt(self.accelerator)
+        self.is_fsdp_enabled = self.accelerator.is_fsdp2
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW over the groups of `model.trainable`."""
+        if self.optimizer is None:
+            optimizer = self.spec.recipe.optimizer
+            groups = param_groups(self.classifier, self.spec)
+            self.optimizer = torch.optim.AdamW(groups, lr=self.spec.lr, betas=optimizer.betas, eps=optimizer.eps)
+        return self.optimizer
+
+    def get_train_dataloader(self) -> Loader:
+        """The job's own: what accelerate would cut up is cut up already."""
+        return self.job.train_loader()
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
+        """As Trainer's; the time it takes is waiting for data."""
+        started = time.perf_counter()
+        batches = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.data_wait_s += time.perf_counter() - started
+        return batches
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The job's loss of a micro-batch."""
+        assert not return_outputs
+        return self.job.loss(model, inputs)
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Validation figures, with Trainer's `eval_` before their names."""
+        started = time.perf_counter()
+        self.model_wrapped.eval()
+        figures = self.job.validate(self.model_wrapped)
+        self.engine.settle(self.model_wrapped)
+        self.model_wrapped.train()
+        figures["duration_s"] = time.perf_counter() - started
+        metrics = {f"eval_{name}": value for name, value in figures.items()}
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging or self.args.output_dir)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self._refuse_ruined_weights()
+        step = self.state.global_step
+        best = {"step": self.state.best_global_step, "value": self.state.best_metric}
+        with self.store.commit(step, {"best": best}) as staging:
+            self._staging = staging
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                self._staging = None
+            directory = staging / f"checkpoint-{step}"
+            self.engine.save_weights(self.model_wrapped, directory)
+            if self.is_world_process_zero():
+                (directory / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing reads
+
+    def _refuse_ruined_weights(self) -> None:
+        """Raise UserError where any weight is not finite: the last good checkpoint stays the last. Collective."""
+        local = [torch.isfinite(part).all() for part in self.engine.local_tensors(self.classifier) if part.numel()]
+        ruined = torch.tensor(float(not all(bool(part) for part in local)), device=self.args.device)
+        dist.all_reduce(ruined, op=dist.ReduceOp.MAX)
+        if ruined.item():
+            raise UserError(
+                f"step {self.state.global_step}: weights are not finite, so this step is not saved and the run stops; "
+                "the last checkpoint is kept. Try a smaller optimizer.lr, optimizer.clip_grad, or another precision"
+            )
