@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cli_runs import TINY, environment, refused, steps, tiny, zerofit
+from cli_runs import TINY, environment, refused, result, steps, tiny, zerofit
 from PIL import Image
+
+from zerofit.checkpoint.manifest import verify
 
 
 def folder(root: Path, classes: int = 2, images: int = 8) -> Path:
@@ -34,7 +36,7 @@ def on_folder(root: Path, *more: str) -> tuple[str, ...]:
         (TINY, ("strategy=zero4",), ("zero4", "zero3")),
         (TINY, ("strategy=fsdp2+offload_optimizer",), ("fsdp2", "offload_all")),
         (TINY, ("strategy=zeropp",), ("zeropp", "CUDA")),
-        (TINY, ("strategy.precision=fp16",), ("fp16", "cpu")),
+        (TINY, ("strategy.precision=fp16",), ("fp16", "GPU", "fp32")),
         (TINY, ("data.classes=11",), ("11", "10")),
         (TINY, ("data.source=folder", "data.path=nowhere"), ("nowhere",)),
         (TINY, ("strategy=zero2", "strategy.deepspeed={train_batch_size: 99}"), ("train_batch_size", "99", "16")),
@@ -74,9 +76,12 @@ def test_a_corrupt_image_is_named_or_skipped(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
-    explosive = ("optimizer.lr=1e38", "checkpoint.every_steps=1", "optimizer.schedule=constant", "train.max_steps=20")
-    refused(zerofit("train", str(tiny(tmp_path)), *explosive, cwd=tmp_path), "step", "finite")
-    assert not list((tmp_path / "runs" / "tiny" / "checkpoints").glob(".staging*"))
+    explosive = ("optimizer.lr=1e37", "checkpoint.every_steps=1", "optimizer.schedule=constant", "train.max_steps=20")
+    refused(zerofit("train", str(tiny(tmp_path)), *explosive, cwd=tmp_path), "step 2", "the last checkpoint is kept")
+    run = tmp_path / "runs" / "tiny"
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-000001"]
+    assert not verify(run / "checkpoints" / "step-000001")
+    assert result(run)["exit"] == "failed"
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
@@ -88,7 +93,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 def test_more_ranks_than_gpus_are_refused(tmp_path: Path) -> None:
     smi = tmp_path / "bin" / "nvidia-smi"
     smi.parent.mkdir()
-    smi.write_text('#!/bin/sh\necho "0, GPU-1111, NVIDIA A100-SXM4-80GB, 81920, 8.0"\n')
+    smi.write_text('#!/bin/sh\necho "0, GPU-1111, NVIDIA A100-SXM4-80GB, 81920, 8.0, Disabled"\n')
     smi.chmod(0o755)
     env = environment(PATH=f"{smi.parent}:/usr/bin:/bin")
     del env["ZEROFIT_DEVICE"]

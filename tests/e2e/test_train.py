@@ -29,7 +29,7 @@ def test_the_run_directory_holds_exactly_what_it_should(run: Path) -> None:
         directory = f"checkpoints/step-{step:06d}/"
         expected |= {directory + name for name in ("manifest.json", "model.safetensors", "trainer_state.json")}
         expected |= {directory + name for name in ("scheduler.pt", "rng_state_0.pth", "rng_state_1.pth", "latest")}
-        expected.add(directory + "zero_to_fp32.py")
+        expected |= {directory + "zero_to_fp32.py", directory + "zero_to_torch.py"}  # DeepSpeed's own converters
         expected.add(shard.format(step) + "mp_rank_00_model_states.pt")
         for rank in (0, 1):
             expected.add(shard.format(step) + f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt")

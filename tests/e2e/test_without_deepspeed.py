@@ -7,20 +7,27 @@ from pathlib import Path
 import pytest
 from cli_runs import environment, refused, result, tiny, zerofit
 
-# A directory first on the path, whose deepspeed cannot be imported nor found.
+# A sitecustomize in front of all finders: no module and no distribution of that name is there.
 HIDE = """\
 import sys
 
 
-class Hidden:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name.split(".")[0] == "deepspeed":
-            raise ModuleNotFoundError("No module named 'deepspeed'", name="deepspeed")
-        return None
+class Hiding:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, path=None, target=None):
+        return None if name.partition(".")[0] == "deepspeed" else self.finder.find_spec(name, path, target)
+
+    def find_distributions(self, context):
+        find = getattr(self.finder, "find_distributions", None)
+        return () if find is None or context.name == "deepspeed" else find(context)
+
+    def invalidate_caches(self):
+        pass
 
 
-sys.meta_path.insert(0, Hidden)
+sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
 """
 
 

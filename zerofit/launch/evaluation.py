@@ -64,7 +64,7 @@ def other_data(recipe: Recipe, words: Sequence[str]) -> Data | None:
 
 
 def _checkpoint(run_dir: Path, step: int | None) -> Path:
-    from zerofit.checkpoint.manifest import NAME, newest, steps
+    from zerofit.checkpoint.manifest import NAME, newest, steps, verify
 
     directory = run_dir / "checkpoints"
     if step is None:
@@ -76,6 +76,9 @@ def _checkpoint(run_dir: Path, step: int | None) -> Path:
     if step not in complete:
         have = ", ".join(map(str, complete)) or "none"
         raise UserError(f"--checkpoint {step}: {run_dir} has no complete checkpoint of that step (there are: {have})")
+    faults = verify(complete[step])
+    if faults:
+        raise UserError(f"--checkpoint {step} is damaged: {faults[0]}")
     return complete[step]
 
 

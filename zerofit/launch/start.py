@@ -56,6 +56,7 @@ def _begin(recipe: Recipe, hardware: Hardware, ranks: int | None) -> Launch:
 
 
 def _go_on(run: Path, source: str | None, overrides: Sequence[str], hardware: Hardware, ranks: int | None) -> Launch:
+    from zerofit.checkpoint.commit import sweep
     from zerofit.checkpoint.manifest import newest
 
     spec = rundir.load(run)
@@ -67,6 +68,7 @@ def _go_on(run: Path, source: str | None, overrides: Sequence[str], hardware: Ha
     if ranks not in (None, spec.batches.ranks):
         raise UserError(f"{run} was planned for {spec.batches.ranks} ranks and goes on with as many, not {ranks}")
     lock = rundir.claim(spec.run_dir)
+    sweep(spec.run_dir / "checkpoints")
     checkpoint = newest(spec.run_dir / "checkpoints")
     if checkpoint is None:
         raise UserError(f"{run} has no complete checkpoint to go on from: train anew")

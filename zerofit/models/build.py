@@ -54,7 +54,11 @@ def build_model(
         place = built.get_buffer(name).device
         set_buffer(built, name, buffer.to(placement.device if place.type == "meta" else place))
     buffers = dict(built.named_buffers())
-    for name, value in _weights(skeleton, directory, spec.recipe.train.seed, device):
+    if weights is None:
+        origin = _weights(skeleton, directory, spec.recipe.train.seed, device)
+    else:
+        origin = _stored(skeleton, weights)
+    for name, value in origin:
         if name in buffers:
             set_buffer(built, name, value.to(buffers[name]))
         else:
@@ -84,10 +88,10 @@ def _weights(
 
 
 def _stored(skeleton: ImageClassifier, weights: Path) -> Iterator[tuple[str, Tensor]]:
-    """(name, value) of every parameter, out of a checkpoint's file. Raises UserError where one is not in it."""
+    """(name, value) of every parameter and stored buffer, out of a checkpoint's file. Raises UserError."""
     with safe_open(weights, framework="pt") as file:
         held = set(file.keys())
-        for name, _ in skeleton.named_parameters():
+        for name in skeleton.state_dict():
             if name not in held:
                 raise UserError(f"{weights} lacks {name}: it is of another model than run.json says")
             yield name, file.get_tensor(name)
