@@ -87,6 +87,13 @@ def test_zero_needs_a_deepspeed_that_it_was_made_for(monkeypatch: pytest.MonkeyP
     plan(recipe(strategy="ddp"))
 
 
+def test_a_tracker_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "wandb" else found(name))
+    with pytest.raises(UserError, match=r"^track\.to: wandb is not installed: pip install wandb"):
+        plan(recipe(track={"to": ["wandb"]}))
+
+
 @pytest.mark.parametrize(
     ("asked", "hardware", "got"),
     [

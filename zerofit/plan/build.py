@@ -28,6 +28,7 @@ def make_plan(recipe: Recipe, *, facts: DataFacts, hardware: Hardware, ranks: in
     """
     assert ranks >= 1, "a run has at least one rank"
     _check_strategy(recipe.strategy.name, hardware, ranks)
+    _check_trackers(recipe.track.to)
     precision = resolve_precision(recipe.strategy.precision, hardware)
     batches = make_batches(recipe, facts, ranks)
     return RunSpec(
@@ -61,6 +62,13 @@ def _check_strategy(name: str, hardware: Hardware, ranks: int) -> None:
     version = importlib.metadata.version("deepspeed")
     if not OLDEST_DEEPSPEED <= tuple(int(part) for part in re.findall(r"\d+", version)[:3]) < NEXT_DEEPSPEED:
         raise UserError(f"strategy {name} is not made for DeepSpeed {version}, which is installed: {INSTALL_DEEPSPEED}")
+
+
+def _check_trackers(names: tuple[str, ...]) -> None:
+    """Raise UserError for a tracker that is not installed, before anything has begun."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise UserError(f"track.to: {name} is not installed: pip install {name}, or leave it out")
 
 
 def _peak_rate(optimizer: Optimizer, global_batch: int) -> float:

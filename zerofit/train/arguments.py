@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from transformers import TrainingArguments
 
 from zerofit.plan.spec import RunSpec
@@ -12,6 +13,12 @@ SCHEDULES = {"constant": "constant_with_warmup", "cosine": "cosine", "linear": "
 
 class Arguments(TrainingArguments):
     """TrainingArguments of a model that is placed before Trainer sees it."""
+
+    @property
+    def device(self) -> torch.device:
+        """This rank's; plain `cpu`, not `cpu:0`, to which transformers 5.17 cannot load an optimizer's state."""
+        device: torch.device = super().device
+        return torch.device("cpu") if device.type == "cpu" else device
 
     @property
     def place_model_on_device(self) -> bool:

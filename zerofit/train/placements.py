@@ -87,7 +87,7 @@ class PartitionedPlacement:
         import deepspeed
 
         deepspeed.init_distributed(auto_mpi_discovery=False)  # takes the group that is there; Init reads its size
-        # The dtype is the configuration's. Given as an argument, it becomes bf16 on a CPU (0.19.8: `a or b if c else d`).
+        # The dtype is the configuration's: one given as an argument becomes bf16 on a CPU (read in 0.19.8, _set_dtype).
         with deepspeed.zero.Init(config_dict_or_path=self.engine.spec.deepspeed):
             yield
         # Init puts back what it patched as an attribute of nn.Module's own, which hides typing.Generic's from classes

@@ -51,6 +51,7 @@ class RunTrainer(Trainer):
             callbacks=callbacks,
         )
         self.remove_callback(PrinterCallback)
+        torch.manual_seed(spec.recipe.train.seed + dist.get_rank())  # Trainer's own seed drops the same on every rank
 
     def create_accelerator_and_postprocess(self) -> None:
         """As Trainer's; then the engine adjusts accelerate."""

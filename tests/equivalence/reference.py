@@ -1,0 +1,108 @@
+"""The oracle: one process, plain PyTorch, each formula written again. Nothing of train/ or tasks/ is used.
+
+It shares with the product the model (whole, float32), the images, and the permutation of an epoch's samples.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zerofit.data.images import open_split
+from zerofit.data.order import permutation
+from zerofit.models.build import build_model
+from zerofit.models.placement import WholePlacement
+from zerofit.plan.spec import RunSpec
+
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Curve:
+    """What a run showed: a value for each step, and the loss over the test split at the end."""
+
+    loss: list[float] = field(default_factory=list)
+    grad_norm: list[float] = field(default_factory=list)
+    lr: list[float] = field(default_factory=list)
+    test_loss: float = math.nan
+    elements: int = 0
+    """Of all trained parameters."""
+
+
+def reference(spec: RunSpec, micro: int) -> Curve:
+    """Train `spec` with `micro` samples a forward (its own micro-batches, accumulation and ranks are not looked at)."""
+    recipe, sizes = spec.recipe, spec.batches
+    model = build_model(spec, WholePlacement(CPU, torch.float32), torch.float32)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(groups(model, spec), betas=recipe.optimizer.betas, eps=recipe.optimizer.eps)
+    pixels, labels = samples(spec, "train")
+    curve = Curve(elements=sum(parameter.numel() for parameter in trained))
+    for step in range(sizes.total_steps):
+        epoch, place = divmod(step, sizes.steps_per_epoch)
+        order = permutation(spec.data.train, recipe.train.seed, epoch)
+        chosen = torch.from_numpy(order[place * sizes.global_batch : (place + 1) * sizes.global_batch])
+        factor = schedule(recipe.optimizer.schedule, step, sizes.warmup_steps, sizes.total_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        losses = []
+        for part in chosen.split(micro):
+            loss = cross_entropy(model(pixels[part]), labels[part]) * (len(part) / len(chosen))
+            loss.backward()
+            losses.append(loss.item())
+        norm = nn.utils.clip_grad_norm_(trained, recipe.optimizer.clip_grad or math.inf)
+        optimizer.step()
+        optimizer.zero_grad()
+        curve.loss.append(sum(losses))
+        curve.grad_norm.append(norm.item())
+        curve.lr.append(spec.lr * factor)
+    model.eval()
+    with torch.no_grad():
+        pixels, labels = samples(spec, "test")
+        curve.test_loss = cross_entropy(model(pixels), labels).item()
+    return curve
+
+
+def samples(spec: RunSpec, split: str) -> tuple[Tensor, Tensor]:
+    """All of a split, normalised: pixels float32 [N, 3, S, S], labels int64 [N]."""
+    data = spec.recipe.data
+    images = open_split(data, spec.data, split, spec.recipe.train.seed)
+    pixels = torch.stack([images[index][0] for index in range(len(images))]).float() / 255
+    labels = torch.tensor([images[index][1] for index in range(len(images))])
+    return (pixels - torch.tensor(data.mean).view(3, 1, 1)) / torch.tensor(data.std).view(3, 1, 1), labels
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean over the samples of minus the log-probability of the right class."""
+    return -logits.log_softmax(dim=1)[torch.arange(len(labels)), labels].mean()
+
+
+def schedule(name: str, step: int, warmup: int, total: int) -> float:
+    """Factor on the peak learning rate at the step that is `step` steps after the first."""
+    if step < warmup:
+        return step / warmup
+    done = (step - warmup) / (total - warmup)
+    return {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[name]
+
+
+def groups(model: nn.Module, spec: RunSpec) -> list[dict[str, Any]]:
+    """One optimizer group for each parameter that the first rule that finds it does not freeze."""
+    recipe, found = spec.recipe, []
+    blocks = {name: re.search(r"\.(\d+)\.", name) for name, _ in model.named_parameters()}
+    head = 1 + max(int(number[1]) + 1 for number in blocks.values() if number)
+    for name, parameter in model.named_parameters():
+        rule = next(rule for rule in recipe.model.trainable if re.search(rule.pattern, name))
+        number = blocks[name]
+        if number:
+            depth = int(number[1]) + 1
+        else:
+            depth = 0 if "embed" in name or "cls_token" in name else head
+        peak = spec.lr * rule.lr_scale * recipe.optimizer.layer_decay ** (head - depth)
+        decay = recipe.optimizer.weight_decay if rule.weight_decay is None else rule.weight_decay
+        if not rule.freeze:
+            found.append({"params": [parameter], "peak": peak, "lr": peak, "weight_decay": decay})
+    return found

@@ -1,0 +1,71 @@
+"""Several runs in one start of the rank processes: each start imports DeepSpeed, which takes as long as ten runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cases import CPU
+
+from zerofit.launch.environment import prepare
+from zerofit.launch.local import run_ranks
+from zerofit.plan.files import write_spec
+from zerofit.plan.spec import RunSpec
+
+WORKER = Path(__file__).with_name("worker.py")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What worker.py is to do with one run directory."""
+
+    run: str
+    """The run directory."""
+    whole: bool = False
+    """Take all of the task's way, checkpoints included."""
+    resume: str | None = None
+    """Go on from this checkpoint."""
+    swap: bool = False
+    """Put plain DDP in fsdp2's place."""
+
+
+def run_together(works: Sequence[Work], world: int, directory: Path) -> None:
+    """Do the works in `world` fresh processes, in order. Fails with the first failing rank's traceback.
+
+    ZeRO-3 is to come last: it replaces F.linear for the rest of the process.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    jobs = directory / "works.json"
+    jobs.write_text(json.dumps([asdict(work) for work in works]))
+    environ = dict(os.environ)
+    prepare(environ, CPU, local_size=world)
+    environ["OMP_NUM_THREADS"] = "1"  # the same sums on every machine
+    outcome = run_ranks([sys.executable, str(WORKER), str(jobs)], world, directory / "logs", environ)
+    if outcome.failure is not None:
+        raise AssertionError(f"rank {outcome.failure.rank} failed:\n{outcome.failure.traceback}")
+    assert outcome.code == 0, outcome
+
+
+def train_together(specs: Sequence[RunSpec], world: int, directory: Path, swapped: Sequence[RunSpec] = ()) -> None:
+    """Write each run.json and train the runs without checkpoints: first the swapped ones, last those under ZeRO-3."""
+    for spec in (*swapped, *specs):
+        write_spec(spec)
+    ordered = sorted(specs, key=lambda spec: spec.recipe.strategy.name == "zero3")
+    works = [Work(str(spec.run_dir), swap=True) for spec in swapped] + [Work(str(spec.run_dir)) for spec in ordered]
+    run_together(works, world, directory)
+
+
+def outcome_of(spec: RunSpec) -> dict[str, Any]:
+    """outcome.json of a run."""
+    return json.loads((spec.run_dir / "outcome.json").read_text())
+
+
+def column(spec: RunSpec, name: str) -> list[float]:
+    """A figure of metrics.jsonl, for each step."""
+    records = [json.loads(line) for line in (spec.run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [record[name] for record in records if name in record]

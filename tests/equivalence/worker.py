@@ -1,0 +1,141 @@
+"""One rank of a start: trains several runs, one after the other, in one process group.
+
+    python worker.py WORKS.json    # under `starts.run_together`; see `Work` there
+
+Each run takes the product's own way, from its run.json on. Between runs, what accelerate, transformers and DeepSpeed
+keep for a process is dropped. Rank 0 leaves RUN/outcome.json.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from zerofit.launch import failure, group, lifeline
+from zerofit.launch import worker as product
+from zerofit.launch.environment import outer_world
+from zerofit.plan.files import read_spec
+from zerofit.plan.spec import RunSpec
+
+LIMIT = 300  # seconds for a run, imports included; then every thread's stack is printed and the rank ends
+
+
+def main() -> None:
+    lifeline.watch()
+    world = outer_world(os.environ)
+    assert world is not None
+    works = json.loads(Path(sys.argv[1]).read_text())
+
+    def body() -> None:
+        faulthandler.dump_traceback_later(LIMIT, exit=True)
+        group.join(world, "cpu")
+        for work in works:
+            faulthandler.dump_traceback_later(LIMIT, exit=True)
+            outcome = train(work)
+            if world.rank == 0:
+                (Path(work["run"]) / "outcome.json").write_text(json.dumps(outcome))
+        group.leave()
+
+    failure.guard(world.rank, Path(sys.argv[1]).parent / "logs", body)
+    failure.finish()
+
+
+def train(work: dict[str, Any]) -> dict[str, Any]:
+    """Train one run. Only WrongEngine is an outcome; all other errors end the start."""
+    spec = read_spec(Path(work["run"]))
+    forget()
+    product._prepare(spec)
+    from zerofit.tasks import TASKS
+    from zerofit.train.strategy import WrongEngine
+
+    if work["whole"]:
+        resume = None if work["resume"] is None else Path(work["resume"])
+        return TASKS[spec.recipe.task].train(spec, resume)
+    try:
+        return train_without_checkpoints(spec, swap=work["swap"])
+    except WrongEngine as error:
+        return {"wrong_engine": str(error)}
+
+
+def train_without_checkpoints(spec: RunSpec, swap: bool) -> dict[str, Any]:
+    """`Classify.train`, less its checkpoints."""
+    import torch
+    from transformers.trainer_utils import SaveStrategy
+
+    from zerofit.data.loader import close
+    from zerofit.tasks.classify import prepare
+
+    with plain_ddp() if swap else nullcontext():
+        run = prepare(spec, torch.device("cpu"), NoStore())
+    run.trainer.args.save_strategy = SaveStrategy.NO
+    try:
+        run.trainer.train()
+    finally:
+        close(run.job.loader)
+    engine = engine_of(run.trainer.model_wrapped, run.trainer.optimizer)
+    return {"test": run.test(), "engine": engine}
+
+
+@contextmanager
+def plain_ddp() -> Iterator[None]:
+    """Make of fsdp2 what accelerate makes of it on a CPU: DDP, without a word, with the same losses."""
+    from zerofit.train.strategy import FullyShard, Replicated
+
+    with (
+        patch.object(FullyShard, "placement", Replicated.placement),
+        patch.object(FullyShard, "adopt", Replicated.adopt),
+    ):
+        yield
+
+
+class NoStore:
+    """Where no checkpoint is written."""
+
+    def commit(self, step: int, figures: dict[str, Any]) -> Any:
+        raise AssertionError("nothing is to be saved")
+
+
+def engine_of(wrapped: Any, optimizer: Any) -> dict[str, Any]:
+    """What ran, told by types and sizes alone: not by what `Engine.verify` looks at."""
+    zero = type(wrapped).__name__ == "DeepSpeedEngine"
+    outer = optimizer.optimizer  # accelerate's wrapper holds it
+    inner = outer.optimizer if zero else outer
+    moments = [state["exp_avg"] for state in inner.state.values()]
+    local = [moment.to_local() if type(moment).__name__ == "DTensor" else moment for moment in moments]
+    if zero and wrapped.zero_optimization_stage() == 3:
+        kinds = {"partitioned" if parameter.ds_tensor is not None else "whole" for parameter in wrapped.parameters()}
+    else:
+        kinds = {type(parameter.data).__name__ for parameter in wrapped.parameters()}
+    return {
+        "model": type(wrapped).__name__,
+        "zero_stage": wrapped.zero_optimization_stage() if zero else None,
+        "parameters": " ".join(sorted(kinds)),
+        "optimizer": type(outer).__name__,
+        "moments": sum(moment.numel() for moment in local),
+    }
+
+
+def forget() -> None:
+    """Drop what a run before left behind in this process."""
+    from accelerate.state import AcceleratorState, GradientState
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
+        del os.environ[name]
+    unset_hf_deepspeed_config()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    gc.collect()
+    gc.freeze()  # what is left stays; each later collection, and Trainer asks for some, would look through it
+
+
+if __name__ == "__main__":
+    main()
