@@ -52,7 +52,7 @@ def train(work: dict[str, Any]) -> dict[str, Any]:
     """Train one run. Only WrongEngine is an outcome; all other errors end the start."""
     spec = read_spec(Path(work["run"]))
     forget()
-    product._prepare(spec)
+    product.prepare_engine(spec)
     from zerofit.tasks import TASKS
     from zerofit.train.strategy import WrongEngine
 

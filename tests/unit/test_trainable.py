@@ -70,6 +70,13 @@ def test_rules_scale_freeze_and_set_decay_and_the_first_match_decides() -> None:
     assert not frozen & treated.keys()
 
 
+def test_the_first_group_has_the_peak_rate_which_is_the_one_that_is_logged() -> None:
+    spec = tiny_spec(LM, layer_decay=0.5)
+    rates = [group["lr"] for group in param_groups(build(LM), spec)]
+    assert rates[0] == spec.lr == max(rates)
+    assert rates[-1] < spec.lr
+
+
 def test_groups_come_in_a_fixed_order() -> None:
     def shape_of_groups() -> list[list[tuple[int, ...]]]:
         groups = param_groups(build(LM), tiny_spec(LM, layer_decay=0.75))

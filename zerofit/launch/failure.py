@@ -62,7 +62,7 @@ def as_lines(message: str) -> str:
 def finish() -> NoReturn:
     """Leave the process, well: run what libraries have registered for the end, then go.
 
-    The interpreter's own shutdown is left out: after DeepSpeed has run on gloo it aborts now and then, because C++
+    The interpreter's own shutdown is left out: after collectives on gloo it aborts now and then, because C++
     threads are still there ("terminate called without an active exception"), and a finished rank would count as failed.
     """
     for thread in threading.enumerate():

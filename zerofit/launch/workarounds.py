@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import warnings
 from typing import Any
@@ -36,6 +37,9 @@ def quiet() -> None:
     for module in ("torch.distributed", "accelerate", "deepspeed", "transformers"):
         for category in (FutureWarning, DeprecationWarning):
             warnings.filterwarnings("ignore", category=category, module=rf"{module}\b")
+    # Trainer accumulates itself and tells accelerate 1, whatever DeepSpeed's configuration says.
+    accelerate = logging.getLogger("accelerate.accelerator")
+    accelerate.addFilter(lambda record: "Gradient accumulation steps mismatch" not in record.getMessage())
 
 
 def apply() -> None:

@@ -75,22 +75,22 @@ def read(arguments: argparse.Namespace) -> tuple[RunSpec, Evaluation | None]:
 def work(arguments: argparse.Namespace, spec: RunSpec, evaluation: Evaluation | None, world: World) -> None:
     """Run the task in a group that has been joined; rank 0 writes the result file."""
     started = time.monotonic()
-    _prepare(spec)
+    prepare_engine(spec)
     body: dict[str, Any]
     if evaluation is None:
         from zerofit.tasks import TASKS
 
         body = TASKS[spec.recipe.task].train(spec, arguments.resume)
     else:
-        from zerofit.evaluate.images import evaluate
+        from zerofit.evaluate import EVALUATORS
 
-        body = {"test": evaluate(spec, evaluation.checkpoint, evaluation.data)}
+        body = {"test": EVALUATORS[spec.recipe.task](spec, evaluation.checkpoint, evaluation.data)}
     if world.rank == 0:
         wall = round(time.monotonic() - started, 3)
         rundir.add_result(arguments.evaluate or spec.run_dir / "result.json", **body, exit="finished", wall_s=wall)
 
 
-def _prepare(spec: RunSpec) -> None:
+def prepare_engine(spec: RunSpec) -> None:
     """What depends on the engine, before the libraries that read it are imported."""
     from zerofit.launch import workarounds
 

@@ -54,7 +54,8 @@ def param_groups(model: ImageClassifier, spec: RunSpec) -> list[dict[str, Any]]:
 
     lr = spec.lr x the rule's lr_scale x layer_decay^(n + 1 - depth), with depth 0 for embeddings, 1..n for blocks and
     n + 1 for final norm and head (Clark et al. 2020; Bao et al. 2022). Parameters with equal lr and weight decay share
-    a group; groups come in the order of their first parameter.
+    a group; groups come in the order of their first parameter, those at the peak rate before the others: the first
+    group's rate is the one that Trainer logs.
     """
     optimizer = spec.recipe.optimizer
     rule_of = assign((name for name, _ in model.named_parameters()), spec.recipe.model.trainable)
@@ -67,4 +68,4 @@ def param_groups(model: ImageClassifier, spec: RunSpec) -> list[dict[str, Any]]:
         decay = optimizer.weight_decay if rule.weight_decay is None else rule.weight_decay
         group = groups.setdefault((lr, decay), {"params": [], "lr": lr, "weight_decay": decay})
         group["params"].append(parameter)
-    return list(groups.values())
+    return sorted(groups.values(), key=lambda group: group["lr"] != spec.lr)
