@@ -20,12 +20,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 
 class NoStore:
     """Commits nothing."""
 
     @contextmanager
-    def commit(self, step: int, figures: dict[str, Any]) -> Iterator[Path]:
+    def commit(self, step: int, value: float | None) -> Iterator[Path]:
         """Never reached: saving is switched off below."""
         raise AssertionError("this benchmark writes no checkpoint")
         yield Path()
@@ -93,15 +95,13 @@ def measure(strategy: str, options: argparse.Namespace) -> dict[str, Any]:
     run_dir = plan(strategy, options)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={options.nproc}"]
     with (run_dir / "log").open("w") as log:
+        process = subprocess.Popen([*torchrun, __file__, "--rank", str(run_dir)], stdout=log, stderr=log)
         try:
-            code = subprocess.run(
-                [*torchrun, __file__, "--rank", str(run_dir)],
-                timeout=options.limit,
-                stdout=log,
-                stderr=log,
-                check=False,
-            ).returncode
+            code = process.wait(options.limit)
         except subprocess.TimeoutExpired:
+            # Its ranks as well: they would keep their GPU memory while the next strategy is measured.
+            for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+                one.kill()
             return {"strategy": strategy, "error": f"no end within {options.limit} s"}
     if code != 0:
         return {"strategy": strategy, "error": (run_dir / "log").read_text()[-3000:]}
@@ -114,7 +114,7 @@ def measure(strategy: str, options: argparse.Namespace) -> dict[str, Any]:
         "loss_first": steps[0]["loss"],
         "loss_last": steps[-1]["loss"],
         "samples_s": round(statistics.median(step["samples_s"] for step in steady), 1),
-        "mfu": round(statistics.median(step["mfu"] or 0 for step in steady), 4),
+        "mfu": steady[-1]["mfu"],
         **json.loads((run_dir / "peaks.json").read_text()),
     }
 

@@ -5,8 +5,9 @@ Exit codes: 0 done, 1 a rank crashed, 2 the user's error, 128 + n ended by signa
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +24,12 @@ app = typer.Typer(
 
 Nproc = Annotated[
     int | None,
-    typer.Option("--nproc", min=1, metavar="N", help="Ranks; default: 1 for single, else every GPU, on CPU up to 2."),
+    typer.Option(
+        "--nproc",
+        min=1,
+        metavar="N",
+        help="Ranks; default: 1 for single, else as many GPUs as divide the batch, on CPU up to 2.",
+    ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show whole tracebacks.")]
 
@@ -99,21 +105,40 @@ def split_words(words: list[str]) -> tuple[str | None, list[str]]:
     return None, words
 
 
+def without_local_rank(words: Sequence[str], environ: Mapping[str, str]) -> list[str]:
+    """The words that the user wrote: DeepSpeed's launcher puts `--local_rank=N` before them, besides LOCAL_RANK."""
+    names, left, rest = ("--local_rank", "--local-rank"), [], iter(words)
+    if "RANK" not in environ:
+        return list(words)
+    for word in rest:
+        if word in names:
+            next(rest, None)
+        elif word.partition("=")[0] not in names:
+            left.append(word)
+    return left
+
+
 @contextmanager
 def _reported(debug: bool) -> Iterator[None]:
-    """Users' errors become `error: ...` lines and exit code 2."""
+    """Users' errors, and files that cannot be read or written, become `error: ...` lines and exit code 2."""
     from zerofit.config.errors import UserError
 
     try:
         yield
-    except UserError as error:
+    except (UserError, OSError) as error:
         from zerofit.launch.failure import as_lines
+
+        said = str(error)
+        if isinstance(error, OSError):
+            if error.filename is None:
+                raise
+            said = f"{error.filename}: {error.strerror}"
 
         if debug:
             import traceback
 
             traceback.print_exc()
-        print(as_lines(str(error)), file=sys.stderr)
+        print(as_lines(said), file=sys.stderr)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
@@ -121,4 +146,4 @@ def _reported(debug: bool) -> Iterator[None]:
 
 def main() -> None:
     """The `zerofit` command."""
-    app()
+    app(without_local_rank(sys.argv[1:], os.environ))

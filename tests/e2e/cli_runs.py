@@ -37,9 +37,9 @@ strategy: ddp
 
 def environment(**changes: str) -> dict[str, str]:
     """This process's environment, on CPU, without what an outer launcher would have set."""
-    outer = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    outer = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT")
     kept = {name: value for name, value in os.environ.items() if name not in outer and not name.startswith("SLURM")}
-    return {**kept, "ZEROFIT_DEVICE": "cpu", "OMP_NUM_THREADS": "1", **changes}
+    return {**kept, "ZEROFIT_DEVICE": "cpu", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", **changes}
 
 
 def zerofit(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import os
 import socket
 import subprocess
 import sys
@@ -12,8 +15,9 @@ from cli_runs import environment, refused, result, steps, tiny, trained, zerofit
 
 
 def free_port() -> str:
-    """A port below the ephemeral range that nothing listens on."""
-    for port in range(21000, 29000, 7):
+    """A port below the ephemeral range, and below what zerofit's own launcher takes, that nothing listens on."""
+    first = 11000 + os.getpid() * 7 % 8000
+    for port in range(first, first + 500):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)):
                 return str(port)
@@ -67,7 +71,11 @@ def ranks(tmp_path: Path, variables: list[dict[str, str]], *arguments: str) -> l
         )
         for extra in variables
     ]
-    ended = [process.communicate(timeout=400) for process in started]
+    try:
+        ended = [process.communicate(timeout=400) for process in started]
+    finally:
+        for process in started:
+            process.kill()
     return [
         subprocess.CompletedProcess(command, process.returncode, *texts)
         for process, texts in zip(started, ended, strict=True)
@@ -83,11 +91,21 @@ def test_srun(tmp_path: Path, ours: list[float]) -> None:
     assert losses(tmp_path / "runs" / "tiny") == pytest.approx(ours, rel=1e-6)
 
 
-def test_the_deepspeed_launchers_variables(tmp_path: Path, ours: list[float]) -> None:
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "LOCAL_SIZE": "2"}
-    each = [{**shared, "RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
-    done = ranks(tmp_path, each, str(tiny(tmp_path)), "strategy=zero2")
-    assert [one.returncode for one in done] == [0, 0], done[0].stderr[-3000:]
+def test_the_deepspeed_launcher(tmp_path: Path, ours: list[float]) -> None:
+    """Its per-node part, which `deepspeed` starts through ssh or pdsh: variables, and --local_rank=N in argv."""
+    hosts = base64.urlsafe_b64encode(json.dumps({"localhost": [0, 1]}).encode()).decode()
+    launcher = [sys.executable, "-u", "-m", "deepspeed.launcher.launch", f"--world_info={hosts}"]
+    where = ["--master_addr=127.0.0.1", f"--master_port={free_port()}", "--module", "zerofit"]
+    done = subprocess.run(
+        [*launcher, *where, "train", str(tiny(tmp_path)), "strategy=zero2"],
+        cwd=tmp_path,
+        env=environment(DS_ACCELERATOR="cpu"),
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
     assert losses(tmp_path / "runs" / "tiny") == pytest.approx(ours, rel=1e-6)
     assert result(tmp_path / "runs" / "tiny")["exit"] == "finished"
 

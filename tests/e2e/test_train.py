@@ -70,6 +70,13 @@ def test_evaluating_the_run_again_gives_the_same_figures(run: Path) -> None:
     (run / "evaluations").rmdir()
 
 
+def test_a_finished_run_is_not_resumed(run: Path) -> None:
+    before = (run / "result.json").read_bytes()
+    done = zerofit("train", "--resume", "runs/tiny", "--nproc", "2", cwd=run.parents[1])
+    refused(done, "runs/tiny is finished", "zerofit eval runs/tiny")
+    assert (run / "result.json").read_bytes() == before
+
+
 def test_an_interrupted_run_resumes_to_the_same_losses(run: Path, tmp_path: Path) -> None:
     wanted = ("strategy=zero2", "checkpoint.every_steps=3", "evaluate.every_steps=3")
     cut = trained(str(tiny(tmp_path)), *wanted, "--nproc", "2", cwd=tmp_path)

@@ -99,7 +99,7 @@ def plain_ddp() -> Iterator[None]:
 class NoStore:
     """Where no checkpoint is written."""
 
-    def commit(self, step: int, figures: dict[str, Any]) -> Any:
+    def commit(self, step: int, value: float | None) -> Any:
         raise AssertionError("nothing is to be saved")
 
 

@@ -203,6 +203,14 @@ def test_ranks_do_not_outlive_a_launcher_that_is_killed(tmp_path: Path) -> None:
     wait_until(lambda: nobody_lives(logs))
 
 
+def test_a_rank_that_cannot_leave_a_record_ends_all_the_same(tmp_path: Path) -> None:
+    body = 'failure.write = lambda *_: open("/dev/full", "w", buffering=1).write("\\n")\nraise ValueError("boom")'
+    outcome, _ = run(tmp_path, body, ranks=1)
+    assert outcome.failure is not None
+    assert outcome.failure.message == "ended with status 1"
+    assert "ValueError: boom" in outcome.failure.traceback
+
+
 def test_records_are_whole(tmp_path: Path) -> None:
     _, logs = run(tmp_path, 'raise ValueError("é\\n" * 3)', ranks=1)
     record = json.loads((logs / "rank-0.error.json").read_text(encoding="utf-8"))

@@ -63,6 +63,18 @@ def test_users_errors_are_lines_without_a_traceback(monkeypatch: pytest.MonkeyPa
     assert done.stderr.endswith("error: one is wrong\nerror: two as well\n")
 
 
+def test_files_that_cannot_be_had_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(start, "train", lambda *_, **__: (tmp_path / "none").read_text())
+    done = CliRunner().invoke(cli.app, ["train", "digits"])
+    assert (done.exit_code, done.stderr) == (2, f"error: {tmp_path / 'none'}: No such file or directory\n")
+
+
+def test_what_launchers_add_is_dropped() -> None:
+    words = ["--local_rank=1", "train", "digits", "--local-rank", "0", "--local-rank=3", "--nproc", "2"]
+    assert cli.without_local_rank(words, {"RANK": "1"}) == ["train", "digits", "--nproc", "2"]
+    assert cli.without_local_rank(words, {}) == words
+
+
 def test_train_needs_something_to_train() -> None:
     done = CliRunner().invoke(cli.app, ["train"])
     assert done.exit_code == 2

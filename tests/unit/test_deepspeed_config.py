@@ -17,6 +17,7 @@ from zerofit.config.errors import UserError
 from zerofit.config.schema import ZERO_STAGE, Recipe
 from zerofit.plan.batch import make_batches
 from zerofit.plan.deepspeed import make_deepspeed
+from zerofit.plan.deepspeed_user import NOT_GENERATED
 from zerofit.plan.spec import Hardware
 
 CPU_OFF = {"optimizer": "cpu"}
@@ -237,7 +238,27 @@ def test_a_users_settings_are_merged_and_auto_takes_our_value(tmp_path: Path) ->
         ({"zero_optimization": True}, ["zero_optimization must be a mapping, not True"]),
         ({"optimizer": {"type": "AdamW"}}, ["optimizer is not taken", "say it in optimizer"]),
         ({"scheduler": {"type": "WarmupLR"}}, ["scheduler is not taken", "optimizer.schedule"]),
+        (
+            {"optimizer": {"type": "AdamW", "params": {"lr": 3e-5, "betas": "auto"}}},
+            ["optimizer.params.lr is 3e-05", "optimizer is not taken", "say it in optimizer"],
+        ),
+        ({"optimizer": {"type": "Adam", "params": {"lr": "auto"}}}, ["optimizer.type is 'Adam'"]),
+        ({"optimizer": {"type": "AdamW", "params": {"betas": ["auto", 0.95]}}}, ["optimizer.params.betas is 0.95"]),
+        (
+            {"scheduler": {"type": "WarmupLR", "params": {"warmup_max_lr": "auto", "warmup_num_steps": 500}}},
+            ["scheduler.params.warmup_num_steps is 500", "say it in optimizer.schedule and optimizer.warmup"],
+        ),
+        ({"scheduler": {"type": "OneCycle", "params": {"cycle_max_lr": "auto"}}}, ["scheduler.type is 'OneCycle'"]),
         ({"aio": "auto"}, ['aio is "auto"', "leave the key out"]),
+        ({"aio": {"block_size": "auto"}}, ['aio.block_size is "auto"', "leave the key out"]),
+        ({"activation_checkpointing": {"number_checkpoints": "auto"}}, ["activation_checkpointing.number_checkpoints"]),
+        ({"data_efficiency": {"a": {"b": [1, "auto"]}}}, ['data_efficiency.a.b.1 is "auto"']),
+        ({"wandb": {"tags": [{"name": "auto"}]}}, ['wandb.tags.0.name is "auto"']),
+        ({"zero_optimization": {"sub_group_size": "auto"}}, ['zero_optimization.sub_group_size is "auto"']),
+        ({"gradient_cliping": 1.0}, ["gradient_cliping is no setting", "did you mean gradient_clipping?"]),
+        ({"flop_profiler": {}}, ["flop_profiler is no setting", "did you mean flops_profiler?"]),
+        ({"optimiser": {}}, ["did you mean optimizer?"]),
+        ({"elasticity": {"enabled": False}}, ["elasticity is no setting of DeepSpeed"]),
     ],
 )
 def test_a_contradiction_names_the_key_both_values_and_the_field(settings: dict[str, Any], said: list[str]) -> None:
@@ -248,6 +269,107 @@ def test_a_contradiction_names_the_key_both_values_and_the_field(settings: dict[
     assert "\n" not in message
     for part in said:
         assert part in message
+
+
+def hugging_face(stage: int, /, **others: Any) -> dict[str, Any]:
+    """The file of the Hugging Face examples for a stage (tests/deepspeed/ds_config_zero{2,3}.json of Transformers)."""
+    zero: dict[str, Any] = {"stage": stage, "overlap_comm": True, "contiguous_gradients": True}
+    if stage == 2:
+        zero |= {"allgather_partitions": True, "allgather_bucket_size": 2e8, "reduce_scatter": True}
+        zero |= {"reduce_bucket_size": 2e8}
+    else:
+        zero |= {"sub_group_size": 1e9, "reduce_bucket_size": "auto", **STAGE3_AUTO}
+        zero |= {"stage3_max_live_parameters": 1e9, "stage3_max_reuse_distance": 1e9}
+        zero |= {"stage3_gather_16bit_weights_on_model_save": True}
+    return {
+        "fp16": {
+            "enabled": "auto",
+            "loss_scale": 0,
+            "loss_scale_window": 1000,
+            "initial_scale_power": 16,
+            "hysteresis": 2,
+            "min_loss_scale": 1,
+        },
+        "bf16": {"enabled": "auto"},
+        "optimizer": {
+            "type": "AdamW",
+            "params": {"lr": "auto", "betas": "auto", "eps": "auto", "weight_decay": "auto"},
+        },
+        "scheduler": {
+            "type": "WarmupLR",
+            "params": {"warmup_min_lr": "auto", "warmup_max_lr": "auto", "warmup_num_steps": "auto"},
+        },
+        "zero_optimization": zero | others,
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "steps_per_print": 2000,
+        "train_batch_size": "auto",
+        "train_micro_batch_size_per_gpu": "auto",
+        "wall_clock_breakdown": False,
+    }
+
+
+STAGE3_AUTO = {"stage3_prefetch_bucket_size": "auto", "stage3_param_persistence_threshold": "auto"}
+PINNED_CPU = {"device": "cpu", "pin_memory": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "offload", "settings"),
+    [
+        ("zero2", {}, hugging_face(2)),
+        ("zero2", {}, hugging_face(2, **STAGE3_AUTO)),
+        ("zero1", {}, hugging_face(2, **STAGE3_AUTO, stage="auto")),
+        ("zero2", {}, hugging_face(2, offload_optimizer={"device": "auto", "pin_memory": "auto", "nvme_path": "auto"})),
+        ("zero2", CPU_OFF, hugging_face(2, offload_optimizer=PINNED_CPU)),
+        ("zero3", {}, hugging_face(3)),
+        ("zero3", ALL_OFF, hugging_face(3, offload_optimizer=PINNED_CPU, offload_param=PINNED_CPU)),
+        ("zero3", {}, hugging_face(3) | {"amp": {"enabled": "auto", "opt_level": "auto"}}),
+        (
+            "zero2",
+            {},
+            {"scheduler": {"type": "WarmupDecayLR", "params": {"total_num_steps": "auto", "warmup_min_lr": 0}}},
+        ),
+    ],
+)
+def test_the_hugging_face_examples_are_taken_and_no_auto_is_left(
+    deepspeed: ModuleType, name: str, offload: dict[str, Any], settings: dict[str, Any]
+) -> None:
+    plain = config_of(strategy(name, offload), "bf16", gpus(1))
+    config = config_of(strategy(name, offload, deepspeed=settings), "bf16", gpus(1))
+    assert "auto" not in list(values(config))
+    assert set(config) == set(plain)  # neither optimizer nor scheduler: the recipe's are used
+    assert config["steps_per_print"] == settings.get("steps_per_print", plain["steps_per_print"])
+    for section in ("bf16", "fp16", "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_clipping"):
+        assert config[section] == plain[section]
+    deepspeed.DeepSpeedConfig(copy.deepcopy(config))
+
+
+def test_the_hugging_face_example_of_another_strategy_is_refused() -> None:
+    with pytest.raises(UserError, match=r"zero_optimization\.stage is 3, but by the recipe it is 2"):
+        config_of(strategy("zero2", deepspeed=hugging_face(3)))
+    with pytest.raises(UserError, match=r"offload_optimizer\.device is 'cpu', .* change strategy\.offload\.optimizer"):
+        config_of(strategy("zero2", deepspeed=hugging_face(2, offload_optimizer=PINNED_CPU)))
+
+
+def test_the_names_known_at_the_top_are_those_that_deepspeed_reads(deepspeed: ModuleType) -> None:
+    read: set[str] = set()
+
+    class Recorder(dict[str, Any]):
+        def __contains__(self, key: object) -> bool:
+            read.add(str(key))
+            return super().__contains__(key)
+
+        def get(self, key: str, default: Any = None) -> Any:
+            read.add(key)
+            return super().get(key, default)
+
+        def keys(self) -> Any:
+            return self  # for `key in settings.keys()`
+
+    deepspeed.DeepSpeedConfig(Recorder(train_batch_size=1))
+    taken = {*config_of(strategy("zero2")), *NOT_GENERATED, "optimizer", "scheduler", "bfloat16"}
+    sequence_parallel = {"sequence_parallel_size", "data_parallel_size"}  # read elsewhere
+    assert read - set(deepspeed._REMOVED_TOP_LEVEL_CONFIG_KEYS) == taken - sequence_parallel
 
 
 @pytest.mark.parametrize(

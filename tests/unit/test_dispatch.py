@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from zerofit.config.errors import UserError
-from zerofit.config.schema import Recipe
-from zerofit.launch import dispatch
+from zerofit.config.schema import Recipe, Train
+from zerofit.launch import dispatch, outer, rundir
 from zerofit.launch.dispatch import Launch, default_ranks
+from zerofit.launch.environment import World
 from zerofit.launch.evaluation import other_data
 from zerofit.launch.failure import Failure
 from zerofit.launch.local import Outcome
@@ -34,7 +35,25 @@ def test_default_ranks() -> None:
     assert default_ranks("ddp", CPU.model_copy(update={"cpus": 1})) == 1
 
 
-def dispatched(run_dir: Path, monkeypatch: pytest.MonkeyPatch, outcome: Outcome, debug: bool = False) -> int:
+@pytest.mark.parametrize(("micro", "whole", "ranks"), [(32, 64, 2), (16, 64, 4), (32, 96, 3), (64, 64, 1), (8, 15, 4)])
+def test_default_ranks_divide_the_batch(micro: int, whole: int, ranks: int) -> None:
+    assert default_ranks("zero2", GPUS, Train(epochs=1, micro_batch=micro, global_batch=whole)) == ranks
+
+
+def test_ranks_that_lack_gpus_meet_on_the_cpu_to_hear_so() -> None:
+    worlds = [World(0, size, 0, local, "h", 1) for size, local in ((4, 4), (5, 5), (8, 4))]
+    total = GPUS.model_copy(update={"count": 8})
+    devices = [outer._meeting_device(one, total if one.size == 8 else GPUS) for one in worlds]
+    assert devices == ["cuda", "cpu", "cuda"]
+
+
+def dispatched(
+    run_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    outcome: Outcome,
+    debug: bool = False,
+    made: tuple[Path, ...] | None = None,
+) -> int:
     """Dispatch a run whose ranks end so."""
     monkeypatch.setattr(dispatch, "run_ranks", lambda *_: outcome)
     monkeypatch.setattr(dispatch, "detect", lambda: CPU)
@@ -42,7 +61,8 @@ def dispatched(run_dir: Path, monkeypatch: pytest.MonkeyPatch, outcome: Outcome,
         monkeypatch.delenv(name, raising=False)
 
     def plan(hardware: Hardware, ranks: int | None) -> Launch:
-        return Launch(run_dir, (), run_dir / "logs", run_dir / "result.json", ranks or 1, headline="starts")
+        logs, result = run_dir / "logs", run_dir / "result.json"
+        return Launch(run_dir, (), logs, result, ranks or 1, headline="starts", made=made)
 
     return dispatch.dispatch(plan, nproc=2, debug=debug, show=lambda _: print("table"))
 
@@ -75,6 +95,21 @@ def test_a_users_error_in_a_rank_is_one(tmp_path: Path, monkeypatch: pytest.Monk
     torn = Outcome(failure=Failure(1, 0.0, user=True, message="3.png is torn", traceback="..."))
     with pytest.raises(UserError, match=r"3\.png is torn"):
         dispatched(tmp_path, monkeypatch, torn)
+
+
+@pytest.mark.parametrize("begun", [None, "metrics.jsonl", "checkpoints/step-000001/manifest.json"])
+def test_a_users_error_before_the_first_step_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: str | None
+) -> None:
+    run_dir, made = rundir.make("vit", tmp_path / "runs" / "vit")
+    for name in ("run.json", "logs/rank-0.log", begun):
+        if name is not None:
+            (run_dir / name).parent.mkdir(parents=True, exist_ok=True)
+            (run_dir / name).write_text("x")
+    wrong = Outcome(failure=Failure(1, 0.0, user=True, message="no such weights", traceback="..."))
+    with pytest.raises(UserError, match="no such weights"):
+        dispatched(run_dir, monkeypatch, wrong, made=made)
+    assert any(tmp_path.iterdir()) == (begun is not None)
 
 
 def test_an_interrupted_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

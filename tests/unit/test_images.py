@@ -13,7 +13,7 @@ from PIL import Image
 from zerofit.config.errors import UserError
 from zerofit.config.schema import Data
 from zerofit.data.decode import decode, square
-from zerofit.data.images import IGNORED, describe, draw, open_split
+from zerofit.data.images import IGNORED, describe, draw, open_for_evaluation, open_split
 
 ORANGE = (200, 100, 50)
 
@@ -151,6 +151,35 @@ def test_nothing_to_validate_on(tmp_path):
     assert (facts.train, facts.validation, facts.test) == (4, 2, 0)
     with pytest.raises(UserError, match="leaves none of the 6"):
         describe(folder(tmp_path, validation=0.99), None, seed=0)
+
+
+def test_evaluation_numbers_labels_as_the_run_does(tree):
+    run = ("emu", "dog", "cat")
+    data = folder(tree, classes=7, limit=2, validation=0.5)
+    split, images = open_for_evaluation(data, run, 4)
+    assert (split, images.labels.tolist()) == ("test", [2, 2, 2, 1, 1])
+    image, label = images[4]
+    assert (image.shape, label) == ((3, 4, 4), 1)
+    with pytest.raises(
+        UserError, match=r"has images of class cat \(split test\), which is none of the run's 2 \(bee, dog"
+    ):
+        open_for_evaluation(data, ("bee", "dog"), 4)
+
+
+def test_evaluation_takes_test_then_validation_then_all_of_train(tmp_path):
+    for made, (name, count) in enumerate((("train", 3), ("val", 2), ("test", 1))):
+        fill(tmp_path / name / "cat", count)
+        split, images = open_for_evaluation(folder(tmp_path, limit=1, validation=0.4), ("cat",), 8)
+        assert (split, len(images)) == (("train", "validation", "test")[made], count)
+    for name in ("val", "test"):
+        fill(tmp_path / "other" / name / name / "cat", 2)
+        alone = folder(tmp_path / "other" / name)
+        assert len(open_for_evaluation(alone, ("cat",), 8)[1]) == 2
+        with pytest.raises(UserError, match="has no split train"):
+            describe(alone, None, seed=0)
+    fill(tmp_path / "plain" / "cat", 3)
+    split, images = open_for_evaluation(folder(tmp_path / "plain", limit=1, validation=0.4), ("dog", "cat"), 8)
+    assert (split, images.labels.tolist()) == ("train", [1, 1, 1])
 
 
 def test_contradictions(tree):

@@ -14,15 +14,15 @@ from zerofit.launch import rundir
 
 def test_a_new_run_takes_the_first_free_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    made = [rundir.make("vit", None) for _ in range(3)]
+    made = [rundir.make("vit", None)[0] for _ in range(3)]
     assert made == [tmp_path / "runs" / name for name in ("vit", "vit-2", "vit-3")]
     assert all(path.is_dir() for path in made)
 
 
 def test_a_named_directory_must_be_new_or_empty(tmp_path: Path) -> None:
     named = tmp_path / "a" / "b"
-    assert rundir.make("vit", named) == named
-    assert rundir.make("vit", named) == named  # as an empty volume that is mounted
+    assert rundir.make("vit", named) == (named, (named, named.parent))
+    assert rundir.make("vit", named) == (named, ())  # as an empty volume that is mounted
     (named / "run.json").touch()
     with pytest.raises(UserError, match=f"{named} exists.*--resume {named}"):
         rundir.make("vit", named)

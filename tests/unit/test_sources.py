@@ -17,7 +17,7 @@ from PIL import Image
 
 from zerofit.config.errors import UserError
 from zerofit.config.schema import Data
-from zerofit.data.images import SOURCES, describe, open_split
+from zerofit.data.images import SOURCES, describe, open_for_evaluation, open_split
 
 
 def picture(level: int = 0) -> bytes:
@@ -108,12 +108,24 @@ def test_tiny_imagenet_as_downloaded(tmp_path):
         assert open_split(data, facts, "validation", seed=0)[0][1] == 1
 
 
+def test_tiny_imagenet_without_train(tmp_path):
+    files = {
+        "val/images/val_0.JPEG": picture(3),
+        "val/val_annotations.txt": b"val_0.JPEG\tn2\t0\t0\t5\t5\n",
+        "test/images/test_0.JPEG": picture(4),
+    }
+    data = Data(source="folder", path=str(write(tmp_path, files)))
+    split, images = open_for_evaluation(data, ("n1", "n2"), 6)
+    assert (split, images.labels.tolist()) == ("validation", [1])
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
         (TREE | {"train/emu/notes.txt": b""}, r"class folder .*train/emu holds no images"),
         (TREE | {"test/emu/a.png": b""}, r"test/emu/a\.png is of class emu, which train does not have"),
-        ({"test/cat/a.png": b"", "val/cat/a.png": b""}, r"has no folder train"),
+        ({"test/cat/a.png": b"", "val/cat/a.png": b""}, r"has no split train"),
+        ({"test/images/a.png": b""}, r"test holds no folders"),
         ({"train/a.png": b""}, r"train holds no folders"),
         ({"notes.txt": b""}, r"holds neither folders of images nor zip archives"),
     ],
@@ -272,9 +284,15 @@ def test_broken_mnist(tmp_path):
     )
     assert "has 6 images for 2 labels" in complaint({labels: idx(np.zeros(2, np.uint8))}, "b")
     assert "not an idx file" in complaint({labels: idx(np.zeros((2, 2), np.uint8))}, "c")
-    test_only = {name: content for name, content in mnist().items() if name.startswith("t10k")}
+    (tmp_path / "d").mkdir()
     with pytest.raises(UserError, match="holds no train-images"):
-        describe(Data(source="mnist", path=str(write(tmp_path / "d", test_only))), None, seed=0)
+        describe(Data(source="mnist", path=str(tmp_path / "d")), None, seed=0)
+    test_only = {name: content for name, content in mnist().items() if name.startswith("t10k")}
+    data = Data(source="mnist", path=str(write(tmp_path / "f", test_only)))
+    with pytest.raises(UserError, match="has no split train"):
+        describe(data, None, seed=0)
+    split, found = open_for_evaluation(data, ("2", "1", "0"), 28)
+    assert (split, found.labels.tolist()) == ("test", [2, 1, 0])
     cut = {
         "train-images-idx3-ubyte.gz": gzip.compress(mnist()[images])[:-20],
         "train-labels-idx1-ubyte": mnist()[labels],
@@ -307,6 +325,17 @@ def test_hub_directory(tmp_path):
     assert (int(image[0, 0, 0]), label) == (10, 1)
     with pytest.raises(UserError, match=r"data\.label_column: photo is no ClassLabel column .* those are kind"):
         describe(data.model_copy(update={"label_column": "photo"}), None, seed=0)
+
+
+def test_hub_directory_without_train(tmp_path):
+    import datasets
+
+    datasets.DatasetDict(test=rows([0, 1, 1])).save_to_disk(str(tmp_path / "saved"))
+    data = Data(source="hub", path=str(tmp_path / "saved"))
+    split, images = open_for_evaluation(data, ("wasp", "bee", "ant"), 6)
+    assert (split, [images[i][1] for i in range(3)]) == ("test", [2, 1, 1])
+    with pytest.raises(UserError, match="has no split train"):
+        describe(data, None, seed=0)
 
 
 def test_hub_id(monkeypatch):

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch.distributed as dist
 
-from zerofit.checkpoint.commit import Best, commit, record_best, rotate, stage, staging, sweep
+from zerofit.checkpoint.commit import Best, commit, read_best, record_best, rotate, stage, staging, sweep
 from zerofit.plan.spec import RunSpec
 
 
@@ -25,10 +24,10 @@ class RunStore:
         dist.barrier()
 
     @contextmanager
-    def commit(self, step: int, figures: dict[str, Any]) -> Iterator[Path]:
+    def commit(self, step: int, value: float | None) -> Iterator[Path]:
         """Yields a staging directory; on a clean exit its `checkpoint-<step>` becomes a checkpoint. Collective.
 
-        `figures["best"]` is the best step so far and its value, where validation has named one.
+        `value` is evaluate.best_metric at this very step; null where it was not validated.
         """
         if dist.get_rank() == 0:
             stage(self.checkpoints, step)
@@ -39,8 +38,14 @@ class RunStore:
         if dist.get_rank() == 0:
             facts = {"strategy": self.spec.recipe.strategy.name, "world_size": self.spec.batches.ranks}
             commit(directory / f"checkpoint-{step}", self.checkpoints, step, facts)
-            best = figures["best"]
-            if best["step"] == step:
-                record_best(self.checkpoints, Best(step=step, value=best["value"]))
+            if value is not None and self._is_best(value):
+                record_best(self.checkpoints, Best(step=step, value=value))
             rotate(self.checkpoints, self.spec.recipe.checkpoint.keep, step)
         dist.barrier()  # nobody goes on before it counts
+
+    def _is_best(self, value: float) -> bool:
+        best = read_best(self.checkpoints)
+        if best is None:
+            return True
+        smaller = self.spec.recipe.evaluate.best_metric == "loss"
+        return value < best.value if smaller else value > best.value

@@ -264,7 +264,7 @@ class Strategy(Section):
     activation_checkpointing: Literal["none", "selective", "full"] = "none"
     """Recompute nothing, every other block, or every block in backward."""
     compile: bool = False
-    """`torch.compile` the model."""
+    """`torch.compile` the transformer blocks; not under ZeRO-3."""
     deepspeed: dict[str, Any] | str | None = None
     """DeepSpeed settings laid over the generated ones: a mapping, or the path of a JSON file. ZeRO strategies only."""
 
@@ -294,6 +294,10 @@ class Strategy(Section):
             )
         if self.name in ("zero1", "zero2") and where.optimizer == "nvme":
             raise ValueError(f"{self.name} offloads to cpu alone: nvme needs zero3")
+        if self.compile and ZERO_STAGE.get(self.name) == 3:
+            raise ValueError(
+                f"{self.name} gathers weights inside each block, a compiled one cannot: use zero2, fsdp2 or ddp"
+            )
         if self.deepspeed is not None and self.name not in ZERO_STAGE:
             raise ValueError(f"deepspeed settings need a ZeRO strategy, not {self.name}")
         return self
@@ -320,7 +324,7 @@ class Checkpoint(Section):
     every_epochs: Count | None = None
     """Every so many epochs."""
     keep: Count = 2
-    """How many of the newest stay (the best one stays besides)."""
+    """How many of the newest stay; of those saved at a step that was validated the best one stays besides."""
 
     @model_validator(mode="after")
     def _one(self) -> Checkpoint:

@@ -64,13 +64,17 @@ class FolderSplit(Split):
 
 
 def open_folder(data: Data) -> Contents:
-    """The splits that are there. Raises UserError where there is no training class, or a class without images."""
+    """The splits that are there; without train, the classes are those of the others.
+
+    Raises UserError where there is no class, or a class without images.
+    """
     assert data.path is not None
     roots = [_inner(tree) for tree in _trees(Path(data.path))]
-    splits = _splits(roots, data.path)
-    classes = tuple(sorted({name for place in splits["train"] for name in place.tree.folders(place.under)}))
+    splits = _splits(roots)
+    places = splits.get("train") or [place for others in splits.values() for place in others]
+    classes = tuple(sorted({name for place in places for name in _classes(place, alone="train" not in splits)}))
     if not classes:
-        raise UserError(f"data.path: {splits['train'][0]} holds no folders; each class needs one, with its images")
+        raise UserError(f"data.path: {places[0]} holds no folders; each class needs one, with its images")
     labels = {name: label for label, name in enumerate(classes)}
     unlabelled = [split for split, places in splits.items() if any(_unlabelled(place, labels) for place in places)]
     openers = {
@@ -103,18 +107,21 @@ def _inner(tree: Tree) -> Place:
     return Place(tree, "")
 
 
-def _splits(roots: list[Place], path: str) -> dict[SplitName, list[Place]]:
+def _splits(roots: list[Place]) -> dict[SplitName, list[Place]]:
     splits: dict[SplitName, list[Place]] = {}
     for tree, under in roots:
         names = [name for name in tree.folders(under) if name in SPLITS]
         for name in names:
             splits.setdefault(SPLITS[name], []).append(Place(tree, f"{under}{name}/"))
-    if "train" in splits:
-        return splits
-    if splits:
-        found = ", ".join(str(place) for places in splits.values() for place in places)
-        raise UserError(f"data.path: {path} has no folder train beside {found}")
-    return {"train": roots}
+    return splits or {"train": roots}
+
+
+def _classes(place: Place, alone: bool) -> set[str]:
+    """Classes of a split; where it stands `alone`, without a train split, a single folder `images` is none."""
+    if _annotated(place):
+        return {name for _, name in _by_annotation(place)}
+    folders = place.tree.folders(place.under)
+    return set() if alone and folders == ["images"] else set(folders)
 
 
 def _annotated(place: Place) -> bool:

@@ -44,14 +44,14 @@ def open_hub(data: Data) -> Contents:
     """The splits that have labels. Downloads only what the recipe names; raises UserError where it cannot."""
     assert data.path is not None
     found = {SPLITS[name]: rows for name, rows in _load(data.path, data.name).items() if name in SPLITS}
-    if "train" not in found:
-        raise UserError(f"data.path: {data.path} has no split train")
-    features = found["train"].features
+    if not found:
+        raise UserError(f"data.path: {data.path} has none of the splits {', '.join(SPLITS)}")
+    features = next(iter(found.values())).features
     image = _column(data.path, "image_column", data.image_column, features, "Image")
     label = _column(data.path, "label_column", data.label_column, features, "ClassLabel")
     splits = {split: HubSplit(rows, image, label, f"{data.path}, {split}") for split, rows in found.items()}
     labelled = {split: rows for split, rows in splits.items() if split == "train" or (rows.labels >= 0).all()}
-    if (labelled["train"].labels < 0).any():
+    if "train" in labelled and (labelled["train"].labels < 0).any():
         raise UserError(f"data.label_column: {label} of {data.path} lacks labels of training samples (-1)")
     return Contents(data.path, tuple(features[label].names), labelled)
 

@@ -1,4 +1,4 @@
-"""Image data sets: what they hold (`describe`) and their images (`open_split`).
+"""Image data sets: what they hold (`describe`) and their images (`open_split`, `open_for_evaluation`).
 
 A new source is one file with one function `open_x(Data) -> Contents`, and one line in SOURCES.
 """
@@ -40,11 +40,16 @@ HELD_OUT, LIMITED = 1, 2  # which draw of samples: each has its own random numbe
 class Images(Dataset[tuple[Tensor, int]]):
     """Some of a split's images: item i is (uint8 [3, size, size], label).
 
+    `labels` [n] is the label of each of them, readable or not; they are the split's own unless others are given.
     An image that cannot be read raises UserError with its name; with `skip` it is black and labelled IGNORED.
     """
 
-    def __init__(self, split: Split, items: NDArray[np.int64], size: int, skip: bool) -> None:
+    def __init__(
+        self, split: Split, items: NDArray[np.int64], size: int, skip: bool, labels: Labels | None = None
+    ) -> None:
         self.split, self.items, self.size, self.skip = split, items, size, skip
+        self.labels = split.labels[items] if labels is None else labels
+        assert self.labels.shape == items.shape
 
     def __len__(self) -> int:
         return len(self.items)
@@ -52,16 +57,11 @@ class Images(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         item = int(self.items[index])
         try:
-            return self.split.square(item, self.size), int(self.split.labels[item])
+            return self.split.square(item, self.size), int(self.labels[index])
         except Exception as error:  # broken bytes make a decoder raise anything
             if self.skip:
                 return torch.zeros(3, self.size, self.size, dtype=torch.uint8), IGNORED
             raise _unreadable(self.split.name(item), error) from error
-
-    @property
-    def labels(self) -> Labels:
-        """Label of each image [n], readable or not."""
-        return self.split.labels[self.items]
 
     def name(self, index: int) -> str:
         """What tells a user which image this is."""
@@ -71,7 +71,8 @@ class Images(Dataset[tuple[Tensor, int]]):
 def describe(data: Data, image_size: int | None, seed: int) -> DataFacts:
     """Classes and sizes of the splits; decodes one image at most.
 
-    Raises UserError: nothing there, a class without images, other than `data.classes` classes, nothing to validate on.
+    Raises UserError: nothing there, a class without images, other than `data.classes` classes, nothing to train on or
+    to validate on.
     """
     contents = SOURCES[data.source](data)
     found = len(contents.classes)
@@ -109,6 +110,32 @@ def open_split(data: Data, facts: DataFacts, split: SplitName, seed: int) -> Ima
     return Images(rows, items, facts.image_size, data.on_bad_item == "skip")
 
 
+def open_for_evaluation(data: Data, classes: tuple[str, ...], image_size: int) -> tuple[SplitName, Images]:
+    """Images that a run of `classes` never planned for: the split taken, and its images by the run's label numbers.
+
+    The split is test, else validation, else train, and always the whole of it: `data.validation` and `data.limit` are
+    about training, and so is `data.classes`. Classes are matched by name; some of the run's are enough.
+
+    Raises UserError where an image is of another class, or where there is no labelled image.
+    """
+    contents = SOURCES[data.source](data)
+    choices: tuple[SplitName, ...] = ("test", "validation", "train")
+    split = next((name for name in choices if contents.has(name) and len(contents.open(name))), None)
+    if split is None:
+        raise UserError(f"data.path: {contents.where} holds no images with labels; evaluation needs some")
+    rows = contents.open(split)
+    known = {name: label for label, name in enumerate(classes)}
+    numbering = np.array([known.get(name, IGNORED) for name in contents.classes], dtype=np.int64)
+    labels = numbering[rows.labels]
+    if (labels == IGNORED).any():
+        unknown = contents.classes[int(rows.labels[labels == IGNORED].min())]
+        raise UserError(
+            f"data.path: {contents.where} has images of class {unknown} (split {split}), which is none of the run's "
+            f"{len(classes)} ({_shortened(classes)}); remove them, or name the class as the run does"
+        )
+    return split, Images(rows, np.arange(len(rows)), image_size, data.on_bad_item == "skip", labels)
+
+
 def _validation_from(data: Data, contents: Contents) -> Literal["split", "train", "test"]:
     if contents.has("validation"):
         return "split"
@@ -130,6 +157,8 @@ def _select(data: Data, contents: Contents, split: SplitName, seed: int) -> tupl
     if split == "test" or (split == "validation" and origin == "split"):
         whole = contents.open(split)
         return whole, np.arange(len(whole))
+    if not contents.has("train"):
+        raise UserError(f"data.path: {contents.where} has no split train; it can be evaluated on, not trained on")
     train = contents.open("train")
     items = np.arange(len(train))
     if origin == "train":

@@ -21,14 +21,14 @@ FILES: dict[SplitName, str] = {"train": "train", "test": "t10k"}
 
 
 def open_mnist(data: Data) -> Contents:
-    """Train, and test where it is there; classes are named by their numbers. Raises UserError at a broken file."""
+    """Those of train and test that are there; classes are named by their numbers. Raises UserError at a broken file."""
     assert data.path is not None
     directory = Path(data.path)
     images = {split: _find(directory, f"{name}-images", "idx3") for split, name in FILES.items()}
-    if images["train"] is None:
+    found = {split: file for split, file in images.items() if file is not None}
+    if not found:
         what = "holds no train-images-idx3-ubyte(.gz)" if directory.is_dir() else "is not a directory"
         raise UserError(f"data.path: {directory} {what}; name the directory of the four idx files")
-    found = {split: file for split, file in images.items() if file is not None}
     labels = {split: _labels(directory, FILES[split]) for split in found}
     classes = tuple(str(i) for i in range(max(int(part.max()) for part in labels.values()) + 1))
     openers: dict[SplitName, Any] = {split: partial(_open_split, file, labels[split]) for split, file in found.items()}

@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from zerofit.config.schema import Data
+from zerofit.data.contents import SplitName
+from zerofit.data.images import Images, open_for_evaluation, open_split
 from zerofit.models.build import build_model
 from zerofit.plan.spec import RunSpec
-from zerofit.tasks import TASKS
 from zerofit.tasks.classify import this_device
 from zerofit.tasks.counting import count
 from zerofit.train.strategy import WEIGHTS, Replicated, evaluation_engine
+
+PLACE = {"source", "path", "name", "image_column", "label_column"}
+"""What says which images they are; the other fields say how they are read."""
 
 
 def evaluate(spec: RunSpec, checkpoint: Path, data: Data | None) -> dict[str, Any]:
     """Figures of `checkpoint` over the test split of `data` (null: the run's own). Collective.
 
-    Raises UserError where `data` has other classes than the run's.
+    Where there is none it is another split, which `split` names.
+    Raises UserError where `data` has images of a class that is none of the run's.
     """
-    facts = spec.data
-    if data is not None:
-        recipe = spec.recipe.model_copy(update={"data": data.model_copy(update={"classes": len(facts.classes)})})
-        facts = TASKS[spec.recipe.task].describe(recipe).model_copy(update={"image_size": spec.data.image_size})
+    split, images = _images(spec, data)
     device = this_device(spec)
     engine = evaluation_engine(spec, device)
     model = build_model(spec, engine.placement(), engine.compute_dtype, weights=checkpoint / WEIGHTS)
     model.eval()
     low = isinstance(engine, Replicated) and engine.compute_dtype != torch.float32
     with torch.autocast(device.type, engine.compute_dtype, enabled=low):
-        split: Literal["test", "validation"] = "test" if facts.test else "validation"
-        return {"split": split, **count(model, spec, data or spec.recipe.data, facts, split, device)}
+        return {"split": split, **count(model, spec, data or spec.recipe.data, images, device)}
+
+
+def _images(spec: RunSpec, data: Data | None) -> tuple[SplitName, Images]:
+    """Of the run's own data, even where `data` reads it otherwise, what was not trained on; of other data, its best."""
+    own = spec.recipe.data
+    if data is not None and data.model_dump(include=PLACE) != own.model_dump(include=PLACE):
+        return open_for_evaluation(data, spec.data.classes, spec.data.image_size)
+    split: SplitName = "test" if spec.data.test else "validation"
+    reading = (data or own).model_copy(update={"validation": own.validation, "limit": own.limit})
+    return split, open_split(reading, spec.data, split, spec.recipe.train.seed)

@@ -6,10 +6,12 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from zerofit.config.errors import UserError
+from zerofit.config.schema import Train
 from zerofit.launch import environment, ops_cache, outer, rundir
 from zerofit.launch.failure import Failure
 from zerofit.launch.local import Outcome, run_ranks
@@ -32,21 +34,35 @@ class Launch:
     """One line that says what starts."""
     lock: int | None = None
     """File descriptor that holds the run directory."""
+    made: tuple[Path, ...] | None = None
+    """The directories made for a new run, deepest first; null for a run that was there before."""
 
     @property
     def worker_arguments(self) -> list[str]:
         """The worker's, whole."""
         return [*self.arguments, "--logs", str(self.logs)]
 
+    def undo(self) -> None:
+        """After the user's mistake: remove a new run that has not made a step, so that a retry finds its place free."""
+        if self.made is not None and not rundir.has_begun(self.run_dir):
+            rundir.remove(self.run_dir, self.made)
+
 
 Plan = Callable[[Hardware, "int | None"], Launch]
 
 
-def default_ranks(strategy: str, hardware: Hardware) -> int:
-    """One for `single`, else every GPU; on CPU two (where it has two cores), so that strategies differ at all."""
+def default_ranks(strategy: str, hardware: Hardware, train: Train | None = None) -> int:
+    """One for `single`, else every GPU; on CPU two (where it has two cores), so that strategies differ at all.
+
+    With `train` the most among those that divide its global batch into whole micro-batches, if any do.
+    """
     if strategy == "single":
         return 1
-    return hardware.count if hardware.device == "cuda" else min(2, hardware.cpus)
+    most = hardware.count if hardware.device == "cuda" else min(2, hardware.cpus)
+    if train is None:
+        return most
+    fitting = (ranks for ranks in range(most, 0, -1) if train.global_batch % (train.micro_batch * ranks) == 0)
+    return next(fitting, most)
 
 
 def dispatch(plan: Plan, *, nproc: int | None, debug: bool, show: Callable[[Launch], None]) -> int:
@@ -62,6 +78,8 @@ def dispatch(plan: Plan, *, nproc: int | None, debug: bool, show: Callable[[Laun
     try:
         outcome = _run(launch, hardware)
         if outcome.failure is not None:
+            if outcome.failure.user:
+                launch.undo()
             _tell(outcome.failure, launch, debug)
         elif outcome.signal is not None:
             print(f"ended by signal {outcome.signal}; logs: {launch.logs}", file=sys.stderr)
@@ -83,12 +101,13 @@ def _run(launch: Launch, hardware: Hardware) -> Outcome:
     command = [sys.executable, "-m", "zerofit.launch.worker", *launch.worker_arguments]
     outcome = run_ranks(command, launch.ranks, launch.logs, environ)
     wall = round(time.monotonic() - started, 3)
-    if outcome.failure is not None:
-        rundir.add_result(
-            launch.result, exit="failed", error=outcome.failure.message, rank=outcome.failure.rank, wall_s=wall
-        )
-    elif outcome.signal is not None:
-        rundir.add_result(launch.result, exit="interrupted", signal=outcome.signal, wall_s=wall)
+    with suppress(OSError):  # a full drive is often the very reason; how the ranks ended is to be said all the same
+        if outcome.failure is not None:
+            rundir.add_result(
+                launch.result, exit="failed", error=outcome.failure.message, rank=outcome.failure.rank, wall_s=wall
+            )
+        elif outcome.signal is not None:
+            rundir.add_result(launch.result, exit="interrupted", signal=outcome.signal, wall_s=wall)
     return outcome
 
 
@@ -97,5 +116,6 @@ def _tell(failure: Failure, launch: Launch, debug: bool) -> None:
     lines = failure.traceback.splitlines()
     if failure.user and not debug:
         raise UserError(failure.message)
-    print(f"rank {failure.rank} failed; its log: {launch.logs / f'rank-{failure.rank}.log'}", file=sys.stderr)
+    log = launch.logs / f"rank-{failure.rank}.log"
+    print(f"rank {failure.rank} failed" + (f"; its log: {log}" if launch.run_dir.exists() else ""), file=sys.stderr)
     print("\n".join(lines if debug else lines[-20:]), file=sys.stderr)

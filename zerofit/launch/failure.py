@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NoReturn, TextIO
@@ -48,9 +49,13 @@ def guard(rank: int, logs: Path, body: Callable[[], None], echo: Sequence[TextIO
         user = isinstance(error, UserError)
         message = str(error) if user else f"{type(error).__name__}: {error}"
         failure = Failure(rank, time.time(), user, message, traceback.format_exc())
-        write(logs, failure)
+        try:
+            write(logs, failure)
+        except OSError:  # a full drive, or a directory that is gone: the peers must hear of the end all the same
+            echo = echo or [sys.stderr]
         for stream in echo:
-            print(as_lines(message) if user else failure.traceback, file=stream, flush=True)
+            with suppress(OSError):
+                print(as_lines(message) if user else failure.traceback, file=stream, flush=True)
         leave(failure.code)
 
 
@@ -65,17 +70,16 @@ def finish() -> NoReturn:
     The interpreter's own shutdown is left out: after collectives on gloo it aborts now and then, because C++
     threads are still there ("terminate called without an active exception"), and a finished rank would count as failed.
     """
-    for thread in threading.enumerate():
-        if not thread.daemon and thread is not threading.current_thread():
-            thread.join()
+    threading._shutdown()  # type: ignore[attr-defined]  # ends executors' idle threads, which joining alone waits for
     atexit._run_exitfuncs()
     leave(0)
 
 
 def leave(code: int) -> NoReturn:
     """Leave the process at once."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
     os._exit(code)
 
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import faulthandler
 import logging
+from datetime import timedelta
 from typing import Literal
 
 from zerofit.config.errors import UserError
 from zerofit.launch.environment import World
+
+# Of one collective. NCCL's own 10 minutes end a run while rank 0 writes and hashes a large checkpoint and its peers
+# wait. Nothing is found out later for it: launchers notice dead ranks themselves.
+TIMEOUT = timedelta(hours=4)
 
 
 def join(world: World, device: Literal["cpu", "cuda"]) -> None:
@@ -19,7 +24,7 @@ def join(world: World, device: Literal["cpu", "cuda"]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("zerofit").setLevel(logging.INFO)
     if device == "cpu":
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", timeout=TIMEOUT)
         return
     if torch.cuda.device_count() <= world.local_rank:
         raise UserError(
@@ -30,7 +35,7 @@ def join(world: World, device: Literal["cpu", "cuda"]) -> None:
     torch.cuda.set_device(own)
     # gloo besides NCCL, as PyTorch's own default: objects and offloaded shards are exchanged on the CPU.
     # Bound to its device NCCL connects at once, which a rank without peers cannot.
-    dist.init_process_group("cpu:gloo,cuda:nccl", device_id=own if world.size > 1 else None)
+    dist.init_process_group("cpu:gloo,cuda:nccl", timeout=TIMEOUT, device_id=own if world.size > 1 else None)
 
 
 def leave() -> None:

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,7 +114,7 @@ def _untold(rank: int, status: int, log_dir: Path) -> Failure:
 def _complete_logs(log_dir: Path) -> None:
     """Put each record's traceback where people look first."""
     for one in failure.records(log_dir):
-        with (log_dir / f"rank-{one.rank}.log").open("a", encoding="utf-8") as log:
+        with suppress(OSError), (log_dir / f"rank-{one.rank}.log").open("a", encoding="utf-8") as log:
             log.write(one.traceback)
 
 

@@ -9,10 +9,11 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from zerofit.config.errors import UserError
 from zerofit.launch import environment, failure, group, rundir, worker
@@ -34,7 +35,7 @@ def run(world: World, plan: Plan, nproc: int | None, debug: bool, show: Callable
     world, hardware = _place(world, hardware)
     environment.prepare(os.environ, hardware, world.local_size)
     os.environ.update(world.variables())
-    group.join(world, hardware.device)
+    group.join(world, _meeting_device(world, hardware))
     launch = _plan_together(world, lambda: _plan(world, plan, hardware, nproc), debug)
     if isinstance(launch, int):
         group.leave()
@@ -63,6 +64,11 @@ def _place(world: World, hardware: Hardware) -> tuple[World, Hardware]:
     bound = "SLURM_STEP_ID" in os.environ and hardware.count == 1 < world.local_size
     count = world.size if bound else hardware.count * world.size // world.local_size
     return replace(world, local_rank=0) if bound else world, hardware.model_copy(update={"count": count})
+
+
+def _meeting_device(world: World, hardware: Hardware) -> Literal["cpu", "cuda"]:
+    """Where ranks meet to hear the plan: on the CPU when this one host has too few GPUs, which every plan refuses."""
+    return "cpu" if world.size == world.local_size > hardware.count > 0 else hardware.device
 
 
 def _plan(world: World, plan: Plan, hardware: Hardware, nproc: int | None) -> Launch:
@@ -126,14 +132,18 @@ def _work(world: World, launch: Launch) -> None:
         worker.work(arguments, spec, evaluation, world)
         group.leave()
     except Exception as error:
-        _record_end(world, launch, {"exit": "failed", "error": f"{type(error).__name__}: {error}"})
+        end = {"exit": "failed", "error": f"{type(error).__name__}: {error}"}
+        _record_end(world, launch, end, user=isinstance(error, UserError))
         raise
 
 
-def _record_end(world: World, launch: Launch, end: dict[str, Any]) -> None:
+def _record_end(world: World, launch: Launch, end: dict[str, Any], user: bool = False) -> None:
     """Rank 0 writes how the run ended; a rank that failed before is the reason of whatever happens to this one."""
     if world.rank == 0:
         first = next(iter(failure.records(launch.logs)), None)
         if first is not None:
-            end = {"exit": "failed", "error": first.message, "rank": first.rank}
-        rundir.add_result(launch.result, **end)
+            end, user = {"exit": "failed", "error": first.message, "rank": first.rank}, first.user
+        with suppress(OSError):  # a full drive must not hide the reason
+            rundir.add_result(launch.result, **end)
+            if user:
+                launch.undo()

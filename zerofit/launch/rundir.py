@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -24,10 +26,14 @@ def candidates(name: str, run_dir: Path | None) -> Iterator[Path]:
             yield Path("runs", name if number == 1 else f"{name}-{number}").absolute()
 
 
-def make(name: str, run_dir: Path | None) -> Path:
-    """Make the directory of a new run. Raises UserError where `run_dir` holds something, or cannot be made."""
+def make(name: str, run_dir: Path | None) -> tuple[Path, tuple[Path, ...]]:
+    """The directory of a new run, and all those that were made for it, deepest first.
+
+    Raises UserError where `run_dir` holds something, or cannot be made.
+    """
     for path in candidates(name, run_dir):
         try:
+            missing = tuple(one for one in (path, *path.parents) if not one.exists())
             path.mkdir(parents=True)
         except FileExistsError:
             if run_dir is None:
@@ -38,8 +44,26 @@ def make(name: str, run_dir: Path | None) -> Path:
                 ) from None
         except OSError as error:
             raise UserError(f"the run directory {path} cannot be made: {error.strerror}") from None
-        return path
+        return path, missing
     raise AssertionError("candidates never end without a choice")
+
+
+def has_begun(path: Path) -> bool:
+    """Whether a run has recorded a step or kept a checkpoint."""
+    metrics = path / "metrics.jsonl"
+    return (metrics.exists() and metrics.stat().st_size > 0) or any(path.glob("checkpoints/step-*"))
+
+
+def remove(path: Path, made: Sequence[Path]) -> None:
+    """Empty a run's directory, then remove those that were `made` for it, deepest first, as far as they are empty."""
+    for one in path.iterdir():
+        if one.is_dir():
+            shutil.rmtree(one, ignore_errors=True)
+        else:
+            one.unlink(missing_ok=True)
+    with suppress(OSError):  # another run has come into one of them
+        for directory in made:
+            directory.rmdir()
 
 
 def claim(path: Path) -> int:

@@ -45,19 +45,19 @@ def _begin(recipe: Recipe, hardware: Hardware, ranks: int | None) -> Launch:
 
     assert recipe.name is not None, "load_recipe names the recipe"
     facts = TASKS[recipe.task].describe(recipe)
-    ranks = ranks or default_ranks(recipe.strategy.name, hardware)
+    ranks = ranks or default_ranks(recipe.strategy.name, hardware, recipe.train)
     hoped = next(rundir.candidates(recipe.name, recipe.run_dir))
     spec = make_plan(recipe, facts=facts, hardware=hardware, ranks=ranks, run_dir=hoped)
-    run_dir = rundir.make(recipe.name, recipe.run_dir)
+    run_dir, made = rundir.make(recipe.name, recipe.run_dir)
     lock = rundir.claim(run_dir)
     spec = spec.model_copy(update={"run_dir": run_dir})
     write_spec(spec)
-    return _launch(spec, lock, ())
+    return _launch(spec, lock, (), made)
 
 
 def _go_on(run: Path, source: str | None, overrides: Sequence[str], hardware: Hardware, ranks: int | None) -> Launch:
     from zerofit.checkpoint.commit import sweep
-    from zerofit.checkpoint.manifest import newest
+    from zerofit.checkpoint.manifest import newest, step_of
 
     spec = rundir.load(run)
     if source is not None or overrides:
@@ -67,11 +67,15 @@ def _go_on(run: Path, source: str | None, overrides: Sequence[str], hardware: Ha
         raise UserError(f"{run} was planned for {spec.hardware.device}, but this machine offers {hardware.device}")
     if ranks not in (None, spec.batches.ranks):
         raise UserError(f"{run} was planned for {spec.batches.ranks} ranks and goes on with as many, not {ranks}")
+    if hardware.device == "cuda" and 0 < hardware.count < spec.batches.ranks:
+        raise UserError(f"{run} goes on with {spec.batches.ranks} ranks, but this process sees {hardware.count} GPUs")
     lock = rundir.claim(spec.run_dir)
     sweep(spec.run_dir / "checkpoints")
     checkpoint = newest(spec.run_dir / "checkpoints")
     if checkpoint is None:
         raise UserError(f"{run} has no complete checkpoint to go on from: train anew")
+    if (step_of(checkpoint) or 0) >= spec.batches.total_steps:
+        raise UserError(f"{run} is finished: all {spec.batches.total_steps} steps are done; see: zerofit eval {run}")
     (spec.run_dir / "result.json").unlink(missing_ok=True)
     return _launch(spec, lock, ("--resume", str(checkpoint)))
 
@@ -82,7 +86,7 @@ def _refuse_changes(run: Path, old: Recipe, new: Recipe) -> None:
         raise UserError("\n".join([f"{run} goes on with the recipe that it was started with; these differ:", *changes]))
 
 
-def _launch(spec: RunSpec, lock: int, arguments: tuple[str, ...]) -> Launch:
+def _launch(spec: RunSpec, lock: int, arguments: tuple[str, ...], made: tuple[Path, ...] | None = None) -> Launch:
     return Launch(
         run_dir=spec.run_dir,
         arguments=(str(spec.run_dir), *arguments),
@@ -91,6 +95,7 @@ def _launch(spec: RunSpec, lock: int, arguments: tuple[str, ...]) -> Launch:
         ranks=spec.batches.ranks,
         headline=table.headline(spec),
         lock=lock,
+        made=made,
     )
 
 

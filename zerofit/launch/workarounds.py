@@ -8,6 +8,9 @@ import os
 import warnings
 from typing import Any
 
+from zerofit.config.errors import UserError
+from zerofit.plan.build import INSTALL_DEEPSPEED
+
 
 def without_shm_op() -> None:
     """On a CPU DeepSpeed compiles a shared-memory all-reduce at its first start; make it use gloo, without a compiler.
@@ -43,7 +46,11 @@ def quiet() -> None:
 
 
 def apply() -> None:
-    """All of them. Imports DeepSpeed."""
-    importlib.import_module("deepspeed")  # makes its accelerator, which must exist before it is changed
+    """All of them. Imports DeepSpeed; raises UserError where what is installed cannot be imported."""
+    try:
+        importlib.import_module("deepspeed")  # makes its accelerator, which must exist before it is changed
+    except Exception as error:  # its imports probe compilers and drivers, and fail in many ways
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(f"DeepSpeed is installed, but importing it fails ({reason}): {INSTALL_DEEPSPEED}") from error
     without_shm_op()
     without_nvml_index()

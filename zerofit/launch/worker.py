@@ -67,6 +67,7 @@ def read(arguments: argparse.Namespace) -> tuple[RunSpec, Evaluation | None]:
     now = {
         "hardware": evaluation.hardware,
         "batches": spec.batches.model_copy(update={"ranks": evaluation.ranks}),
+        "deepspeed": None,  # evaluation reads whole weights: DeepSpeed need not even be installed
         "precision": "fp32" if elsewhere and evaluation.hardware.device == "cpu" else spec.precision,
     }
     return spec.model_copy(update=now), evaluation

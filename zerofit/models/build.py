@@ -13,6 +13,7 @@ from transformers.initialization import no_init_weights
 
 from zerofit.config.errors import UserError
 from zerofit.models.classifier import ImageClassifier, set_buffer
+from zerofit.models.compiled import compile_blocks
 from zerofit.models.config import make_config
 from zerofit.models.initialise import BACKBONE, fresh_weights, untouched_random_state
 from zerofit.models.patch_lm import PatchLMClassifier, patch_lm_config
@@ -48,6 +49,8 @@ def build_model(
         with placement.building():
             built = kind(deepcopy(config), spec, compute_dtype)
     apply_rules(built, model.trainable)
+    if spec.recipe.strategy.compile:
+        compile_blocks(built)
     apply_checkpointing(built, spec.recipe.strategy.activation_checkpointing)
     placement.shard(built)
     for name, buffer in skeleton.named_buffers():  # an engine may have blanked or rounded its own

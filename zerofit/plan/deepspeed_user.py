@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from zerofit.config.errors import UserError
+from zerofit.config.errors import UserError, did_you_mean
 
 Config = dict[str, Any]
 
@@ -33,7 +33,7 @@ OWNED = {
 }
 """Settings that follow from the recipe, and the field to change instead."""
 
-REFUSED = {
+REPLACED = {
     "optimizer": "optimizer",
     "scheduler": "optimizer.schedule and optimizer.warmup",
     "bfloat16": "strategy.precision",
@@ -41,40 +41,125 @@ REFUSED = {
     "zero_optimization.cpu_offload": "strategy.offload.optimizer",
     "zero_optimization.cpu_offload_param": "strategy.offload.params",
 }
-"""Settings that are never taken, and the field that says it."""
+"""Settings that are dropped where all they say is "auto" and refused otherwise, and the field that says it."""
+
+AS_AUTO: dict[str, tuple[Any, ...]] = {
+    "optimizer.type": ("AdamW",),
+    # What the Hugging Face examples name beside "auto"; the schedule is the recipe's, whichever of them it is.
+    "scheduler.type": ("WarmupLR", "WarmupDecayLR", "WarmupCosineLR"),
+    "scheduler.params.warmup_type": ("linear",),
+    "scheduler.params.warmup_min_lr": (0,),
+}
+"""Values within REPLACED that are no contradiction of any recipe: they stand for "auto"."""
+
+UNUSED = (
+    "zero_optimization.stage3_",
+    "zero_optimization.offload_optimizer.pin_memory",
+    "zero_optimization.offload_optimizer.nvme_path",
+    "zero_optimization.offload_param.pin_memory",
+    "zero_optimization.offload_param.nvme_path",
+)
+"""How settings begin that are generated only where the stage or the offload reads them: elsewhere "auto" is dropped."""
+
+NOT_GENERATED = frozenset(
+    [
+        "activation_checkpointing",
+        "aio",
+        "autotuning",
+        "checkpoint",
+        "comet",
+        "comms_logger",
+        "compile",
+        "csv_monitor",
+        "data_efficiency",
+        "data_parallel_size",
+        "dataloader_drop_last",
+        "datastates_ckpt",
+        "disable_allgather",
+        "expert_parallel",
+        "flops_profiler",
+        "hybrid_engine",
+        "log_level",
+        "pipeline",
+        "seq_parallel_communication_data_type",
+        "sequence_parallel_size",
+        "tensor_parallel",
+        "tensorboard",
+        "use_data_before_expert_parallelism",
+        "vocabulary_size",
+        "wandb",
+        "weight_quantization",
+    ]
+)
+"""What DeepSpeed 0.19.8 also reads at the top (runtime/config.py and what it calls; compile/init_sp.py).
+
+Those that it refuses as removed are left out. An unknown name at the top it would ignore, so that is refused here.
+"""
 
 
 def overlay(generated: Config, user: Mapping[str, Any] | str) -> Config:
     """`generated` with the settings of `user` (a mapping, or the path of a JSON file) in place of its own.
 
-    Mappings are merged, and "auto" takes the generated value. Raises UserError for a contradiction of the recipe, an
-    "auto" that zerofit has no value for, and a file that is missing or holds no JSON object.
+    Mappings are merged, and "auto" takes the generated value: none is left. `optimizer` and `scheduler` blocks of
+    nothing but "auto" are dropped, for the recipe's are used; so is an "auto" of another stage (UNUSED). Raises
+    UserError for a contradiction of the recipe, an "auto" that zerofit has no value for, a name at the top that
+    DeepSpeed does not know, and a file that is missing or holds no JSON object.
     """
+    where = "strategy.deepspeed: "
     if isinstance(user, str):
-        return _merge(generated, _read(user), "", f"strategy.deepspeed: {user}: ")
-    return _merge(generated, user, "", "strategy.deepspeed: ")
+        user, where = _read(user), f"{where}{user}: "
+    known = {*generated, *NOT_GENERATED, *(path for path in REPLACED if "." not in path)}
+    for key in user:
+        if key not in known:
+            raise UserError(f"{where}{key} is no setting of DeepSpeed 0.19{did_you_mean(str(key), known)}")
+    return _merge(generated, user, "", where)
 
 
 def _merge(generated: Config, user: Mapping[str, Any], prefix: str, where: str) -> Config:
     merged = dict(generated)
     for key, value in user.items():
         path = f"{prefix}{key}"
-        if path in REFUSED:
-            raise UserError(f"{where}{path} is not taken from DeepSpeed settings: say it in {REFUSED[path]}")
-        if value == "auto":
-            if key not in generated:
+        ours = generated.get(key)
+        if path in REPLACED:
+            _refuse_unless_auto(path, value, where)
+        elif value == "auto":
+            if key not in generated and not path.startswith(UNUSED):
                 raise UserError(f'{where}{path} is "auto", which has no value here: give one, or leave the key out')
-        elif isinstance(generated.get(key), dict):
-            if not isinstance(value, Mapping):
-                raise UserError(f"{where}{path} must be a mapping, not {value!r}")
-            merged[key] = _merge(generated[key], value, f"{path}.", where)
-        elif path in OWNED and key in generated and value != generated[key]:
-            raise UserError(
-                f"{where}{path} is {value!r}, but by the recipe it is {generated[key]!r}: change {OWNED[path]}"
-            )
+        elif isinstance(ours, dict) and not isinstance(value, Mapping):
+            raise UserError(f"{where}{path} must be a mapping, not {value!r}")
+        elif path in OWNED and key in generated and value != ours:
+            raise UserError(f"{where}{path} is {value!r}, but by the recipe it is {ours!r}: change {OWNED[path]}")
+        elif isinstance(value, Mapping):
+            merged[key] = _merge(ours if isinstance(ours, dict) else {}, value, f"{path}.", where)
+        elif isinstance(value, list):
+            merged[key] = list(_merge({}, {str(at): item for at, item in enumerate(value)}, f"{path}.", where).values())
         else:
             merged[key] = value
     return merged
+
+
+def _refuse_unless_auto(path: str, value: Any, where: str) -> None:
+    leaves = list(_leaves(path, value))
+    said = [(at, leaf) for at, leaf in leaves if leaf != "auto" and leaf not in AS_AUTO.get(at, ())]
+    if not said and any(leaf == "auto" for _, leaf in leaves):
+        return
+    # A block without any "auto" asks for DeepSpeed's own defaults, which are not the recipe's values.
+    at, leaf = said[0] if said else (path, value)
+    raise UserError(
+        f'{where}{at} is {leaf!r}, but {path} is not taken from DeepSpeed settings (unless all of it is "auto"): '
+        f"say it in {REPLACED[path]}"
+    )
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _leaves(f"{path}.{key}", inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _leaves(path, inner)
+    else:
+        yield path, value
 
 
 def _read(path: str) -> Config:

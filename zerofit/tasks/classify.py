@@ -84,7 +84,9 @@ class ImageJob:
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """loss, top1 and top5 over the validation split. Collective."""
-        figures = count(model, self.spec, self.spec.recipe.data, self.spec.data, "validation", self.device)
+        data, seed = self.spec.recipe.data, self.spec.recipe.train.seed
+        images = open_split(data, self.spec.data, "validation", seed)
+        figures = count(model, self.spec, data, images, self.device)
         return {name: figures[name] for name in ("loss", "top1", "top5")}
 
 
@@ -135,8 +137,9 @@ class Prepared:
         """Figures over the test split, or over the validation split where there is none. Collective."""
         spec, model = self.spec, self.trainer.model_wrapped
         split: Literal["test", "validation"] = "test" if spec.data.test else "validation"
+        images = open_split(spec.recipe.data, spec.data, split, spec.recipe.train.seed)
         model.eval()
-        return {"split": split, **count(model, spec, spec.recipe.data, spec.data, split, self.device)}
+        return {"split": split, **count(model, spec, spec.recipe.data, images, self.device)}
 
 
 def prepare(spec: RunSpec, device: torch.device, store: Store) -> Prepared:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -10,30 +10,24 @@ from torch import nn
 
 from zerofit.config.schema import Data
 from zerofit.data.augment import Augmenter
-from zerofit.data.images import open_split
+from zerofit.data.images import Images
 from zerofit.data.loader import close, eval_loader
 from zerofit.data.order import EvalOrder
 from zerofit.measure.accuracy import Tally
-from zerofit.plan.spec import DataFacts, RunSpec
+from zerofit.plan.spec import RunSpec
 
 
-def count(
-    model: nn.Module,
-    spec: RunSpec,
-    data: Data,
-    facts: DataFacts,
-    split: Literal["train", "validation", "test"],
-    device: torch.device,
-) -> dict[str, Any]:
-    """top1, top5 (fractions), loss, samples and the confusion matrix of `model` over a split. Collective.
+def count(model: nn.Module, spec: RunSpec, data: Data, images: Images, device: torch.device) -> dict[str, Any]:
+    """top1, top5 (fractions), loss, samples and the confusion matrix of `model` over `images` of `data`. Collective.
 
-    Every rank makes the same number of equally large forwards, as sharded engines need.
+    Labels are numbers of the run's classes. Every rank makes the same number of equally large forwards, as sharded
+    engines need.
     """
-    images = open_split(data, facts, split, spec.recipe.train.seed)
+    classes = len(spec.data.classes)
     order = EvalOrder(len(images), spec.batches.evaluate_micro, dist.get_rank(), dist.get_world_size())
     loader = eval_loader(images, order, workers=data.workers)
     normalise = Augmenter.plain(mean=data.mean, std=data.std)
-    tally = Tally(len(facts.classes), device)
+    tally = Tally(classes, device)
     try:
         with torch.no_grad():  # not inference_mode: fully_shard's hooks need version counters
             for batch in loader:
@@ -43,4 +37,4 @@ def count(
         close(loader)
     state = tally.state()
     dist.all_reduce(state)
-    return Tally.result_of(state, len(facts.classes))
+    return Tally.result_of(state, classes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 from transformers import TrainingArguments
 
@@ -28,6 +30,8 @@ class Arguments(TrainingArguments):
 def training_arguments(spec: RunSpec, engine: Engine) -> TrainingArguments:
     """Translate the resolved run. Nothing is left to a default whose change would change numbers."""
     recipe, batches = spec.recipe, spec.batches
+    if "tensorboard" in recipe.track.to:  # else among the checkpoints; Trainer reads it from nowhere else
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(spec.run_dir / "tensorboard"))
     optimizer = recipe.optimizer
     return Arguments(
         output_dir=str(spec.run_dir / "checkpoints"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor, nn
 
@@ -30,5 +30,8 @@ class Job(Protocol):
 class Store(Protocol):
     """Where checkpoints are committed."""
 
-    def commit(self, step: int, figures: dict[str, Any]) -> AbstractContextManager[Path]:
-        """Yields a staging directory; on a clean exit its `checkpoint-<step>` becomes a checkpoint. Collective."""
+    def commit(self, step: int, value: float | None) -> AbstractContextManager[Path]:
+        """Yields a staging directory; on a clean exit its `checkpoint-<step>` becomes a checkpoint. Collective.
+
+        `value` is evaluate.best_metric at this very step; null where it was not validated.
+        """

@@ -42,6 +42,7 @@ class RunTrainer(Trainer):
         self.classifier = model
         self.data_wait_s = 0.0
         self._staging: Path | None = None
+        self._validated: tuple[int, float] | None = None  # the last validation: its step, and evaluate.best_metric
         loader = job.train_loader()
         super().__init__(
             model=model,
@@ -96,8 +97,10 @@ class RunTrainer(Trainer):
         figures = self.job.validate(self.model_wrapped)
         self.engine.settle(self.model_wrapped)
         self.model_wrapped.train()
+        self._validated = (self.state.global_step, figures[self.spec.recipe.evaluate.best_metric])
         figures["duration_s"] = time.perf_counter() - started
         metrics = {f"eval_{name}": value for name, value in figures.items()}
+        self.log(dict(metrics))  # for trackers
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
@@ -107,8 +110,8 @@ class RunTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._refuse_ruined_weights()
         step = self.state.global_step
-        best = {"step": self.state.best_global_step, "value": self.state.best_metric}
-        with self.store.commit(step, {"best": best}) as staging:
+        value = self._validated[1] if self._validated is not None and self._validated[0] == step else None
+        with self.store.commit(step, value) as staging:
             self._staging = staging
             try:
                 super()._save_checkpoint(model, trial)
