@@ -46,6 +46,7 @@ def test_every_step_is_recorded_with_the_promised_names(run: Path) -> None:
     evaluations = [line for line in lines if "val_loss" in line]
     assert [line["step"] for line in evaluations] == [3, 6]
     assert {"val_top1", "val_top5", "val_duration_s", "epoch"} <= set(evaluations[0])
+    assert evaluations[0]["duration_s"] >= evaluations[0]["val_duration_s"] > 0
 
 
 def test_the_result_counts_every_test_sample_once(run: Path) -> None:

@@ -64,7 +64,7 @@ class Batches(Section):
     checkpoint_steps: int | None
     """Write a checkpoint every so many steps; null: at the end alone."""
     evaluate_steps: int | None
-    """Evaluate every so many steps; null: at the end alone."""
+    """Validate every so many steps; null: never (the test split is evaluated at the end in any case)."""
 
 
 class RunSpec(Section):

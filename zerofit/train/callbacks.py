@@ -57,7 +57,8 @@ class Records(TrainerCallback):
     """Appends to metrics.jsonl and moves the progress bar. Rank 0 only.
 
     A line per logged step: step, epoch, loss, grad_norm, lr, samples_s (all ranks), mfu, peak_alloc_gib,
-    peak_reserved_gib, host_rss_gib, data_wait_s; a line per evaluation: step, epoch, val_loss, val_top1, ...
+    peak_reserved_gib, host_rss_gib, data_wait_s; a line per evaluation: step, epoch, val_loss, val_top1,
+    val_top5, val_duration_s (of the evaluation), duration_s (since the evaluation before, or the start).
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Records(TrainerCallback):
         self.path, self.spec, self.peak, self.data_wait = path, spec, peak, data_wait
         self.flops, self.peak_flops, self.progress = flops, peak_flops, progress
         self._since, self._step, self._waited = time.perf_counter(), 0, 0.0
+        self._evaluated = self._since
         self.samples_s: list[float] = []
 
     def on_train_begin(
@@ -80,6 +82,7 @@ class Records(TrainerCallback):
     ) -> None:
         forget_after(self.path, state.global_step)
         self._since, self._step = time.perf_counter(), state.global_step
+        self._evaluated = self._since
         self.progress.start(state.global_step)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -108,7 +111,9 @@ class Records(TrainerCallback):
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         figures = {name.replace("eval_", "val_", 1): value for name, value in kwargs["metrics"].items()}
         epoch = round(state.global_step / self.spec.batches.steps_per_epoch, 4)
-        self._append({"step": state.global_step, "epoch": epoch, **figures})
+        now = time.perf_counter()
+        duration, self._evaluated = now - self._evaluated, now
+        self._append({"step": state.global_step, "epoch": epoch, **figures, "duration_s": round(duration, 3)})
         self.progress.note(
             f"step {state.global_step}: validation top-1 {figures['val_top1']:.2%}, loss {figures['val_loss']:.4f}"
         )
