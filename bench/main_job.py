@@ -2,7 +2,7 @@
 
     python bench/main_job.py --data data/cifar10 --strategies zero2 zero3 fsdp2 --steps 20 --nproc 2
 
-The shipped recipe qwen3-8b-cifar100 with random weights of the exact shape (they cost the same memory and time as
+The shipped recipe qwen3-8b-cifar10 with random weights of the exact shape (they cost the same memory and time as
 trained ones), 32 px in patches of 4, on an image folder. Checkpoints are left out: one would be 90 GB of disk.
 Each strategy has its own processes and its own time limit; one that fails is a line that says so.
 """
@@ -47,14 +47,13 @@ def plan(strategy: str, options: argparse.Namespace) -> Path:
         f"model.shape={options.shape}",
         "data.source=folder",
         f"data.path={options.data}",
-        "data.label_column=null",
         "data.classes=null",
         f"train.max_steps={options.steps}",
         f"train.micro_batch={options.micro_batch}",
         f"train.global_batch={options.global_batch}",
         *options.set,
     ]
-    recipe = load_recipe("qwen3-8b-cifar100", overrides)
+    recipe = load_recipe("qwen3-8b-cifar10", overrides)
     facts = TASKS[recipe.task].describe(recipe)
     spec = make_plan(recipe, facts=facts, hardware=detect(), ranks=options.nproc, run_dir=run_dir)
     run_dir.mkdir(parents=True)

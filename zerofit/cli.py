@@ -42,8 +42,25 @@ def train(
     ] = None,
     nproc: Nproc = None,
     resume: Annotated[
-        Path | None, typer.Option("--resume", metavar="RUN", help="Go on with this run, from its newest checkpoint.")
+        Path | None, typer.Option("--resume", metavar="RUN", help="Go on with this run or job, from its checkpoint.")
     ] = None,
+    from_stage: Annotated[
+        int | None,
+        typer.Option(
+            "--from-stage",
+            min=1,
+            metavar="N",
+            help="Of a recipe with stages those from number N on (the first is 1), from the existing run of the one "
+            "before. A field of one stage is changed as stages.0.a.b=c, where the first is 0, as in every list.",
+        ),
+    ] = None,
+    stage: Annotated[
+        int | None,
+        typer.Option("--stage", min=1, metavar="N", help="That stage alone; under torchrun or srun one a launch."),
+    ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Let a pickle that init_from names run the code that it asks for.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Train what a recipe says."""
@@ -54,7 +71,31 @@ def train(
         recipe, overrides = split_words(words or [])
         if recipe is None and resume is None:
             raise UserError("train needs a recipe (`zerofit recipes` lists them) or --resume RUN")
-        raise typer.Exit(start(recipe, overrides, nproc=nproc, resume=resume, debug=debug))
+        asked = {"nproc": nproc, "from_stage": from_stage, "stage": stage}
+        raise typer.Exit(start(recipe, overrides, resume=resume, trust=trust, debug=debug, **asked))
+
+
+@app.command()
+def probe(
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="RECIPE [a.b=c ...]", help="A recipe of task probe, and fields to change in it."),
+    ],
+    gap: Annotated[
+        bool, typer.Option("--gap", help="Run it on cached features and online, and state the difference.")
+    ] = False,
+    nproc: Nproc = None,
+    debug: Debug = False,
+) -> None:
+    """Probe a frozen backbone with a linear head."""
+    with _reported(debug):
+        from zerofit.config.errors import UserError
+        from zerofit.launch.gap import probe as start
+
+        recipe, overrides = split_words(words)
+        if recipe is None:
+            raise UserError("probe needs a recipe (`zerofit recipes` lists them)")
+        raise typer.Exit(start(recipe, overrides, gap=gap, nproc=nproc, debug=debug))
 
 
 @app.command("eval")
@@ -78,15 +119,29 @@ def evaluate(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new directory.")],
+    checkpoint: Annotated[int | None, typer.Option("--checkpoint", metavar="STEP", help="Default: the newest.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Write a run's whole weights, adapters merged in, to DIR, which `init_from: DIR` reads."""
+    with _reported(debug):
+        from zerofit.launch.export import export as start
+
+        start(run, directory, step=checkpoint)
+
+
+@app.command()
 def recipes() -> None:
     """List the recipes that come with zerofit."""
     with _reported(debug=False):
-        from zerofit.config.load import load_recipe, recipe_names
+        from zerofit.config.load import load_job, recipe_names
 
         names = sorted(recipe_names())
         width = max(map(len, names), default=0)
         for name in names:
-            typer.echo(f"{name:{width}}  {load_recipe(name).description}".rstrip())
+            typer.echo(f"{name:{width}}  {load_job(name).description}".rstrip())
 
 
 @app.command()

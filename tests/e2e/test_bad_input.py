@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from cli_runs import TINY, environment, refused, result, steps, tiny, zerofit
 from PIL import Image
+from shrink import cifar100, levels, tarball
 
 from zerofit.checkpoint.manifest import verify
 
@@ -73,6 +74,29 @@ def test_a_corrupt_image_is_named_or_skipped(tmp_path: Path) -> None:
     done = zerofit("train", recipe, *on_folder(root, "data.on_bad_item=skip", "run_dir=runs/skip"), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(steps(tmp_path / "runs" / "skip")) == 6
+
+
+def on_cifar(path: Path) -> tuple[str, ...]:
+    return ("data.source=cifar", f"data.path={path}", "model.image_size=32")
+
+
+def test_a_truncated_archive_is_named(tmp_path: Path) -> None:
+    archive = cifar100(tmp_path / "cifar-100-python.tar.gz")
+    archive.write_bytes(archive.read_bytes()[:-1000])
+    done = zerofit("train", str(tiny(tmp_path)), *on_cifar(archive), cwd=tmp_path)
+    refused(done, str(archive), "cannot be read as a tar archive", "download it again")
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_label_outside_the_classes_is_named(tmp_path: Path) -> None:
+    labels = list(range(100))
+    batch = {"data": levels(labels), "fine_labels": [*labels[:-1], 100], "coarse_labels": labels}
+    names = {"fine_label_names": [str(label) for label in labels]}
+    files = {"train": batch, "test": batch, "meta": names}
+    archive = tarball(tmp_path / "cifar-100-python.tar.gz", "cifar-100-python", files)
+    done = zerofit("train", str(tiny(tmp_path)), *on_cifar(archive), cwd=tmp_path)
+    refused(done, f"{archive}/train", "label", "100 classes")
+    assert not list(tmp_path.glob("runs/*"))
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from cli_runs import refused, result, tiny, trained, zerofit
 from PIL import Image
 
-from zerofit.config.schema import Data
+from zerofit.config.data import Data
 from zerofit.data.images import describe, open_split
 
 

@@ -7,7 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from zerofit.config.schema import Data, Recipe
+from zerofit.config.data import Data
+from zerofit.config.schema import Recipe
 from zerofit.data.images import describe
 from zerofit.plan.build import make_plan
 from zerofit.plan.spec import DataFacts, Hardware, RunSpec
@@ -63,7 +64,9 @@ def micro(accumulation: int, world: int) -> int:
     return GLOBAL_BATCH // (accumulation * world)
 
 
-def recipe(model: dict[str, Any], strategy: str | dict[str, Any] = "ddp", **sections: dict[str, Any]) -> Recipe:
+def recipe(
+    model: dict[str, Any], strategy: str | dict[str, Any] = "ddp", task: str = "classify", **sections: dict[str, Any]
+) -> Recipe:
     """The recipe that all runs share, with fields of its sections replaced."""
     fields: dict[str, dict[str, Any]] = {
         "data": {"source": "digits"},
@@ -72,17 +75,17 @@ def recipe(model: dict[str, Any], strategy: str | dict[str, Any] = "ddp", **sect
         "evaluate": {"micro_batch": 60},
     }
     merged = {name: fields.get(name, {}) | sections.get(name, {}) for name in {**fields, **sections}}
-    return Recipe.model_validate({"model": model, "strategy": strategy, **merged})
+    return Recipe.model_validate({"model": model, "strategy": strategy, "task": task, **merged})
 
 
 def plan(made: Recipe, world: int, run_dir: Path) -> RunSpec:
     """The resolved run on `world` ranks of this CPU."""
-    return make_plan(made, facts=_facts(made.data), hardware=CPU, ranks=world, run_dir=run_dir)
+    return make_plan(made, facts=_facts(made.data, made.model.image_size), hardware=CPU, ranks=world, run_dir=run_dir)
 
 
 @cache
-def _facts(data: Data) -> DataFacts:
-    return describe(data, None, 0)
+def _facts(data: Data, image_size: int | None) -> DataFacts:
+    return describe(data, image_size, 0)
 
 
 def furthest(values: list[float], right: list[float]) -> float:

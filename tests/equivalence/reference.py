@@ -17,6 +17,7 @@ from zerofit.data.images import open_split
 from zerofit.data.order import permutation
 from zerofit.models.build import build_model
 from zerofit.models.placement import WholePlacement
+from zerofit.models.trainable import rules_of
 from zerofit.plan.spec import RunSpec
 
 CPU = torch.device("cpu")
@@ -32,14 +33,19 @@ class Curve:
     test_loss: float = math.nan
     elements: int = 0
     """Of all trained parameters."""
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    """The trained parameters at the end."""
 
 
 def reference(spec: RunSpec, micro: int) -> Curve:
-    """Train `spec` with `micro` samples a forward (its own micro-batches, accumulation and ranks are not looked at)."""
+    """Train `spec` with `micro` samples a forward (its own micro-batches, accumulation and ranks are not looked at).
+
+    A model with BatchNorm needs the run's own micro-batch; its running statistics are those of the run's rank 0.
+    """
     recipe, sizes = spec.recipe, spec.batches
     model = build_model(spec, WholePlacement(CPU, torch.float32), torch.float32)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(groups(model, spec), betas=recipe.optimizer.betas, eps=recipe.optimizer.eps)
+    optimizer = optimizer_of(spec, groups(model, spec))
     pixels, labels = samples(spec, "train")
     curve = Curve(elements=sum(parameter.numel() for parameter in trained))
     for step in range(sizes.total_steps):
@@ -50,9 +56,13 @@ def reference(spec: RunSpec, micro: int) -> Curve:
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         losses = []
-        for part in chosen.split(micro):
+        for number, part in enumerate(chosen.split(micro)):
+            statistics = {name: buffer.clone() for name, buffer in model.named_buffers()}
             loss = cross_entropy(model(pixels[part]), labels[part]) * (len(part) / len(chosen))
             loss.backward()
+            if number % sizes.ranks:  # seen by another rank than the first
+                for name, buffer in model.named_buffers():
+                    buffer.copy_(statistics[name])
             losses.append(loss.item())
         norm = nn.utils.clip_grad_norm_(trained, recipe.optimizer.clip_grad or math.inf)
         optimizer.step()
@@ -64,6 +74,8 @@ def reference(spec: RunSpec, micro: int) -> Curve:
     with torch.no_grad():
         pixels, labels = samples(spec, "test")
         curve.test_loss = cross_entropy(model(pixels), labels).item()
+    named = model.named_parameters()
+    curve.weights = {name: parameter.detach() for name, parameter in named if parameter.requires_grad}
     return curve
 
 
@@ -89,13 +101,39 @@ def schedule(name: str, step: int, warmup: int, total: int) -> float:
     return {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[name]
 
 
+def optimizer_of(spec: RunSpec, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """The recipe's optimizer over `groups`."""
+    settings = spec.recipe.optimizer
+    if settings.name == "adamw":
+        return torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps)
+    if settings.name == "sgd":
+        return torch.optim.SGD(groups, momentum=settings.momentum)
+    return PlainLars(groups, {"momentum": settings.momentum, "trust": settings.trust_coefficient})
+
+
+class PlainLars(torch.optim.Optimizer):
+    """LARS over whole parameters: matrices alone are decayed and scaled."""
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                update = p.grad
+                if p.ndim > 1:
+                    update = update + group["weight_decay"] * p
+                    sizes = p.norm().item(), update.norm().item()
+                    update = update * (group["trust"] * sizes[0] / sizes[1] if min(sizes) > 0 else 1.0)
+                self.state[p]["sum"] = group["momentum"] * self.state[p].get("sum", 0) + update
+                p -= group["lr"] * self.state[p]["sum"]
+
+
 def groups(model: nn.Module, spec: RunSpec) -> list[dict[str, Any]]:
     """One optimizer group for each parameter that the first rule that finds it does not freeze."""
     recipe, found = spec.recipe, []
     blocks = {name: re.search(r"\.(\d+)\.", name) for name, _ in model.named_parameters()}
     head = 1 + max(int(number[1]) + 1 for number in blocks.values() if number)
     for name, parameter in model.named_parameters():
-        rule = next(rule for rule in recipe.model.trainable if re.search(rule.pattern, name))
+        rule = next(rule for rule in rules_of(recipe) if re.search(rule.pattern, name))
         number = blocks[name]
         if number:
             depth = int(number[1]) + 1

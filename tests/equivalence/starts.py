@@ -17,8 +17,6 @@ from zerofit.launch.local import run_ranks
 from zerofit.plan.files import write_spec
 from zerofit.plan.spec import RunSpec
 
-WORKER = Path(__file__).with_name("worker.py")
-
 
 @dataclass(frozen=True)
 class Work:
@@ -32,6 +30,8 @@ class Work:
     """Go on from this checkpoint."""
     swap: bool = False
     """Put plain DDP in fsdp2's place."""
+    mutations: tuple[str, ...] = ()
+    """Break the optimizer in these ways (mutations.py)."""
 
 
 def run_together(works: Sequence[Work], world: int, directory: Path) -> None:
@@ -42,10 +42,16 @@ def run_together(works: Sequence[Work], world: int, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     jobs = directory / "works.json"
     jobs.write_text(json.dumps([asdict(work) for work in works]))
+    run_script("worker.py", jobs, world=world)
+
+
+def run_script(name: str, argument: Path, world: int) -> None:
+    """Run a script of this directory on `world` ranks; logs go beside its argument. Fails as its first failing rank."""
     environ = dict(os.environ)
     prepare(environ, CPU, local_size=world)
     environ["OMP_NUM_THREADS"] = "1"  # the same sums on every machine
-    outcome = run_ranks([sys.executable, str(WORKER), str(jobs)], world, directory / "logs", environ)
+    script = Path(__file__).with_name(name)
+    outcome = run_ranks([sys.executable, str(script), str(argument)], world, argument.parent / "logs", environ)
     if outcome.failure is not None:
         raise AssertionError(f"rank {outcome.failure.rank} failed:\n{outcome.failure.traceback}")
     assert outcome.code == 0, outcome

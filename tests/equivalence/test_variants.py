@@ -16,7 +16,8 @@ from reference import CPU, reference
 from starts import column, train_together
 from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
 
-from zerofit.config.schema import DEFAULT_RULES, Recipe
+from zerofit.config.model import DEFAULT_RULES
+from zerofit.config.schema import Recipe
 from zerofit.models.build import build_model
 from zerofit.models.placement import WholePlacement
 from zerofit.plan.spec import RunSpec

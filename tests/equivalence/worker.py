@@ -14,7 +14,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -60,14 +60,15 @@ def train(work: dict[str, Any]) -> dict[str, Any]:
         resume = None if work["resume"] is None else Path(work["resume"])
         return TASKS[spec.recipe.task].train(spec, resume)
     try:
-        return train_without_checkpoints(spec, swap=work["swap"])
+        return train_without_checkpoints(spec, work["swap"], work["mutations"])
     except WrongEngine as error:
         return {"wrong_engine": str(error)}
 
 
-def train_without_checkpoints(spec: RunSpec, swap: bool) -> dict[str, Any]:
+def train_without_checkpoints(spec: RunSpec, swap: bool, mutations: list[str]) -> dict[str, Any]:
     """`Classify.train`, less its checkpoints."""
     import torch
+    from mutations import MUTATIONS
     from transformers.trainer_utils import SaveStrategy
 
     from zerofit.data.loader import close
@@ -77,7 +78,10 @@ def train_without_checkpoints(spec: RunSpec, swap: bool) -> dict[str, Any]:
         run = prepare(spec, torch.device("cpu"), NoStore())
     run.trainer.args.save_strategy = SaveStrategy.NO
     try:
-        run.trainer.train()
+        with ExitStack() as stack:
+            for name in mutations:
+                stack.enter_context(MUTATIONS[name](run.trainer))
+            run.trainer.train()
     finally:
         close(run.job.loader)
     engine = engine_of(run.trainer.model_wrapped, run.trainer.optimizer)
@@ -108,7 +112,8 @@ def engine_of(wrapped: Any, optimizer: Any) -> dict[str, Any]:
     zero = type(wrapped).__name__ == "DeepSpeedEngine"
     outer = optimizer.optimizer  # accelerate's wrapper holds it
     inner = outer.optimizer if zero else outer
-    moments = [state["exp_avg"] for state in inner.state.values()]
+    first = "exp_avg" if type(inner).__name__ == "AdamW" else "momentum_buffer"
+    moments = [state[first] for state in inner.state.values()]
     local = [moment.to_local() if type(moment).__name__ == "DTensor" else moment for moment in moments]
     if zero and wrapped.zero_optimization_stage() == 3:
         kinds = {"partitioned" if parameter.ds_tensor is not None else "whole" for parameter in wrapped.parameters()}

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from zerofit.config.schema import Data
+from zerofit.config.data import Data
 from zerofit.data.decode import decode
 from zerofit.data.images import Images, describe, open_split
 from zerofit.data.loader import eval_loader

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
-from zerofit.config.schema import Augment
+from zerofit.config.data import Augment
 from zerofit.data.augment import Augmenter
 from zerofit.data.draws import Purpose, philox, uniforms
 from zerofit.data.geometry import CROP_DRAWS, crop_boxes, resized_crop

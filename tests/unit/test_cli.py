@@ -42,9 +42,12 @@ def test_words_are_a_recipe_and_overrides(tmp_path: Path, monkeypatch: pytest.Mo
 def test_train_and_eval_pass_their_arguments_and_exit_codes(calls: list[tuple[Any, ...]]) -> None:
     done = CliRunner().invoke(cli.app, ["train", "digits", "train.seed=1", "--nproc", "2"])
     assert done.exit_code == 7
-    assert calls.pop() == ("digits", ["train.seed=1"], {"nproc": 2, "resume": None, "debug": False})
+    plain = {"nproc": None, "resume": None, "from_stage": None, "stage": None, "trust": False, "debug": False}
+    assert calls.pop() == ("digits", ["train.seed=1"], {**plain, "nproc": 2})
+    done = CliRunner().invoke(cli.app, ["train", "digits", "--from-stage", "2"])
+    assert calls.pop() == ("digits", [], {**plain, "from_stage": 2})
     done = CliRunner().invoke(cli.app, ["train", "--resume", "runs/a", "train.seed=1"])
-    assert calls.pop() == (None, ["train.seed=1"], {"nproc": None, "resume": Path("runs/a"), "debug": False})
+    assert calls.pop() == (None, ["train.seed=1"], {**plain, "resume": Path("runs/a")})
     done = CliRunner().invoke(cli.app, ["eval", "runs/a", "--data", "images", "--checkpoint", "5"])
     assert done.exit_code == 7
     assert calls.pop() == (Path("runs/a"), ["images"], {"nproc": None, "step": 5, "debug": False})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from tiny_models import GPT2, QWEN3, VIT, build, pixels, tiny_spec
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import ViTConfig
 
-from zerofit.measure.flops import attention_flops, flops_per_image
+from zerofit.measure.flops import attention_flops, flops_per_image, training_flops_per_image
 from zerofit.models.vit import VitClassifier
 
 
@@ -33,6 +34,21 @@ def test_flops_agree_with_torchs_counter(model: dict[str, Any]) -> None:
     classifier = build({**model, "attention": "eager"}).eval()
     # torch may count rotary angles, an outer product, as a matrix product
     assert flops_per_image(classifier) == pytest.approx(watched(classifier), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "model", [{"kind": "vit", "shape": VIT}, {"kind": "patch_lm", "shape": QWEN3, "attention_mask": "bidirectional"}]
+)
+@pytest.mark.parametrize("trained", [".", "^head", "embed|^head", r"layers\.1\.|^head"])
+def test_training_flops_depend_on_what_is_trained(model: dict[str, Any], trained: str) -> None:
+    """Gradients of inputs are computed from the first trained layer on, gradients of weights where they are trained."""
+    classifier = build({**model, "attention": "eager"})
+    for name, parameter in classifier.named_parameters():
+        parameter.requires_grad_(re.search(trained, name) is not None)
+    images = pixels(batch=1).requires_grad_(trained in (".", "embed|^head"))  # the first layer's input, too
+    with FlopCounterMode(display=False) as counter:
+        classifier(images).sum().backward()
+    assert training_flops_per_image(classifier) == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
 def test_a_causal_mask_halves_attention_alone() -> None:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from zerofit.config.data import Data
 from zerofit.config.errors import UserError
-from zerofit.config.schema import Data
 from zerofit.data.decode import decode, square
 from zerofit.data.images import IGNORED, describe, draw, open_for_evaluation, open_split
 

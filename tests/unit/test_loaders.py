@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from zerofit.config.data import Data
 from zerofit.config.errors import UserError
-from zerofit.config.schema import Data
 from zerofit.data.images import IGNORED, Images, describe, open_split
 from zerofit.data.loader import Loader, close, eval_loader, train_loader
 from zerofit.data.order import EvalOrder, TrainOrder

@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 from plan_examples import CPU, FACTS, gpus
 
-from zerofit.config.load import load_recipe, recipe_names
+from zerofit.config.load import load_job, recipe_names
 from zerofit.config.schema import Recipe
 from zerofit.plan.build import make_plan
 from zerofit.plan.spec import DataFacts
+
+STAGES = [(name, number) for name in recipe_names() for number in range(len(load_job(name).stages))]
 
 
 def facts_of(said: Recipe) -> DataFacts:
@@ -20,9 +22,9 @@ def facts_of(said: Recipe) -> DataFacts:
     return FACTS.model_copy(update=invented)
 
 
-@pytest.mark.parametrize("name", recipe_names())
-def test_every_shipped_recipe_plans(name: str) -> None:
-    said = load_recipe(name)
+@pytest.mark.parametrize(("name", "number"), STAGES)
+def test_every_shipped_recipe_plans(name: str, number: int) -> None:
+    said = load_job(name).stages[number]
     facts = facts_of(said)
     at_once = said.train.micro_batch
     possible = [n for n in (1, 2, 4, 8) if said.train.global_batch % (at_once * n) == 0]
@@ -34,3 +36,16 @@ def test_every_shipped_recipe_plans(name: str) -> None:
         assert spec.batches.total_steps > 0
     if said.data.source == "digits":
         make_plan(said, facts=facts, hardware=CPU, ranks=possible[0], run_dir=Path("runs") / name)
+
+
+@pytest.mark.parametrize(("strategy", "stage"), [("ddp", None), ("zero2", 2), ("zero3", 3), ("zeropp", 3)])
+def test_vit_huge_plans_under_its_other_strategies(strategy: str, stage: int | None) -> None:
+    (said,) = load_job("vit-huge-food101", [f"strategy={strategy}"]).stages
+    spec = make_plan(said, facts=facts_of(said), hardware=gpus(8), ranks=8, run_dir=Path("runs/vit"))
+    assert spec.precision == "bf16"
+    if stage is None:
+        assert spec.deepspeed is None
+        return
+    assert spec.deepspeed is not None
+    zero = spec.deepspeed["zero_optimization"]
+    assert (zero["stage"], zero.get("zero_quantized_gradients", False)) == (stage, strategy == "zeropp")

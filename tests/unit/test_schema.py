@@ -8,7 +8,10 @@ import pytest
 from pydantic import ValidationError
 
 from zerofit.config.json_schema import schema_json, short_strategies
-from zerofit.config.schema import DEFAULT_RULES, Optimizer, Recipe, Section, Strategy
+from zerofit.config.model import DEFAULT_RULES
+from zerofit.config.optimizer import Optimizer
+from zerofit.config.schema import Recipe, Strategy
+from zerofit.config.section import Section
 
 RAW: dict[str, Any] = {
     "model": {"kind": "patch_lm", "shape": "qwen3-tiny", "patch_size": 2},

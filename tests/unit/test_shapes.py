@@ -9,7 +9,7 @@ from plan_examples import recipe
 from transformers import AutoConfig, AutoModelForCausalLM, ViTModel
 
 from zerofit.config.errors import UserError
-from zerofit.config.schema import Model
+from zerofit.config.model import Model
 from zerofit.plan.shapes import SHAPES, block_elements, hidden_size, known_fields, resolve_shape
 
 PUBLISHED = {  # parameters: ViTs without head and pooler, decoders with their (perhaps tied) language head

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from zerofit.config.data import Data
 from zerofit.config.errors import UserError
-from zerofit.config.schema import Data
 from zerofit.data.images import SOURCES, describe, open_for_evaluation, open_split
 
 
@@ -95,13 +95,17 @@ def test_names_of_the_validation_split(tmp_path, name):
 def test_tiny_imagenet_as_downloaded(tmp_path):
     files = {
         "tiny/train/n1/images/n1_0.JPEG": picture(1),
+        "tiny/train/n1/n1_boxes.txt": b"n1_0.JPEG\t0\t0\t5\t5\n",
         "tiny/train/n2/images/n2_0.JPEG": picture(2),
+        "tiny/train/n2/n2_boxes.txt": b"n2_0.JPEG\t0\t0\t5\t5\n",
         "tiny/val/images/val_0.JPEG": picture(3),
         "tiny/val/val_annotations.txt": b"val_0.JPEG\tn2\t0\t0\t5\t5\n",
         "tiny/test/images/test_0.JPEG": picture(4),
-        "tiny/wnids.txt": b"n1\nn2\n",
+        "tiny/wnids.txt": b"n2\nn1\n",
+        "tiny/words.txt": b"n1\tgoldfish, Carassius auratus\nn2\tsalamander\nn9\tentity\n",
     }
-    for path in (write(tmp_path / "unpacked", files), zipped(tmp_path / "tiny.zip", files)):
+    unpacked = write(tmp_path / "unpacked", files)
+    for path in (unpacked, unpacked / "tiny", zipped(tmp_path / "tiny.zip", files)):
         data = Data(source="folder", path=str(path))
         facts = describe(data, None, seed=0)
         assert (facts.classes, facts.train, facts.validation, facts.test) == (("n1", "n2"), 2, 1, 0)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tiny_models import QWEN3, VIT, build, tiny_spec
 
 from zerofit.config.errors import UserError
-from zerofit.config.schema import DEFAULT_RULES, Rule
+from zerofit.config.model import DEFAULT_RULES, Rule
 from zerofit.models.classifier import ImageClassifier
 from zerofit.models.trainable import apply_rules, assign, param_groups
 

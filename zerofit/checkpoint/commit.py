@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from zerofit.checkpoint.manifest import NAME, step_name, steps, sync, write_json, write_manifest
 from zerofit.config.errors import UserError
-from zerofit.config.schema import Section
+from zerofit.config.section import Section
 
 BEST = "best.json"
 _STAGING, _REPLACED, _DELETING = ".staging-", ".replaced-", ".deleting-"

@@ -15,7 +15,7 @@ import xxhash
 from pydantic import ValidationError
 
 from zerofit.config.errors import UserError
-from zerofit.config.schema import Section
+from zerofit.config.section import Section
 
 NAME = "manifest.json"
 _BLOCK = 8 * 2**20

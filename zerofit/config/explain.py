@@ -55,6 +55,10 @@ class Origin:
     """Its text."""
     overrides: Sequence[Override]
     """What the command line laid over it."""
+    stage: int | None = None
+    """The number, from 0, of the stage whose recipe it is; null for a recipe without stages."""
+    apart: Sequence[str] = ()
+    """What stands above the stages and does not reach this one."""
 
     def of(self, place: Place) -> str:
         """`digits.yaml:12: train.seed`, or `command line: train.seed=x` for what an override wrote."""
@@ -66,12 +70,26 @@ class Origin:
             if override.place == words[: len(override.place)]:
                 return f"{override.where}: {field}"
         below = [override for override in self.overrides if override.place[: len(words)] == words]
-        if below and not self.document.has(place):
+        written = self._written(place)
+        if below and not self.document.has(written):
             return f"{below[-1].where}: {field}"
-        line = self.document.line(place)
+        field = ".".join(str(part) for part in written)
+        line = self.document.line(written)
         file = self.label if line is None else f"{self.label}:{line}"
         laid = f" with {', '.join(override.text for override in below)}" if below else ""
         return f"{file}{laid}: {field}"
+
+    def _written(self, place: Place) -> Place:
+        """Where the text gives what stands at `place`: in the stage, or above the stages where that says more of it."""
+        if self.stage is None:
+            return place
+        own: Place = ("stages", self.stage)
+        for length in range(len(place), 0, -1):
+            if self.document.has((*own, *place[:length])):
+                break
+            if place[0] not in self.apart and self.document.has(place[:length]):
+                return place
+        return (*own, *place)
 
 
 def explain(error: ValidationError, origin: Origin) -> list[str]:
@@ -152,10 +170,11 @@ def _required(location: Sequence[str | int]) -> bool:
 def _unknown(location: Sequence[str | int]) -> str:
     """With the nearest field of the same section, or the field of that name in another, or all that the section has."""
     word, place, section = str(location[-1]), locate(location)[0], locate(location[:-1])[1]
+    here = [*names(section), *(("stages",) if section is Recipe else ())]
     elsewhere = [field for field in dotted() if field.rpartition(".")[2] == word]
     if ".".join(map(str, place)) in elsewhere:
         return f"is no field of kind {tag(section)}"
-    near = "" if elsewhere and section is Recipe else did_you_mean(word, names(section))
+    near = "" if elsewhere and section is Recipe else did_you_mean(word, here)
     if not near and elsewhere:
         near = f"; did you mean {elsewhere[0]}?"
     return f"unknown field{near or '; the fields here are ' + ', '.join(names(section))}"

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from zerofit.config.schema import Recipe, Section
+from zerofit.config.schema import Recipe
+from zerofit.config.section import Section
 
 Place = tuple[str | int, ...]
 

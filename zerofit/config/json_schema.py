@@ -11,15 +11,59 @@ from typing import Any
 from pydantic import ValidationError
 
 from zerofit.config.schema import STRATEGIES, Recipe, Strategy
+from zerofit.config.stages import NOT_OF_A_STAGE
+
+STAGES = (
+    "Runs that follow one another, each from the weights of the one before: fields that are laid over those above. "
+    "A stage's name is that of its directory, runs/<recipe>/<NN-name>; without one it is its task."
+)
 
 
 def schema_json() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a recipe, short forms of the strategy included."""
+    """JSON Schema (draft 2020-12) of a recipe, with or without stages, short forms of the strategy included."""
     schema = Recipe.model_json_schema()
     strategy = schema["properties"]["strategy"]
     mapping = {"$ref": strategy.pop("$ref")}
     strategy["anyOf"] = [{"enum": short_strategies(), "type": "string"}, mapping]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    rule = schema["$defs"]["Rule"]
+    schema["$defs"]["Rule"] = {"anyOf": [{"type": "string", "description": "The rule's pattern."}, rule]}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_with_stages(schema)}
+
+
+def _with_stages(schema: dict[str, Any]) -> dict[str, Any]:
+    """Beside `stages`, and in each of them, any part of a section may stand; without, what is required is."""
+    whole = schema["properties"]
+    properties = _partial(whole, schema["$defs"])
+    fields = {name: field for name, field in properties.items() if name not in NOT_OF_A_STAGE}
+    stage = {"additionalProperties": False, "properties": fields, "type": "object"}
+    stages = {"description": STAGES, "items": stage, "minItems": 1, "title": "Stages", "type": "array"}
+    required = {
+        "properties": {name: whole[name] for name in schema["required"]},
+        "required": [name for name in schema["required"] if name != "optimizer"],
+        "if": {"required": ["probe"], "properties": {"probe": {"required": ["preset"]}}},
+        "else": {"required": ["optimizer"]},  # a preset gives one
+    }
+    others = {name: part for name, part in schema.items() if name not in ("properties", "required")}
+    return {**others, "properties": {**properties, "stages": stages}, "if": {"required": ["stages"]}, "else": required}
+
+
+def _partial(node: Any, sections: dict[str, Any]) -> Any:
+    """A part of the schema that requires nothing, save in lists, which a stage gives whole; adds to `sections`."""
+    if isinstance(node, list):
+        return [_partial(one, sections) for one in node]
+    if not isinstance(node, dict):
+        return node
+    name = node.get("$ref", "").removeprefix("#/$defs/")
+    if name:
+        part = _partial(sections[name], sections)
+        if part == sections[name]:
+            return node
+        sections[f"PartOf{name}"] = part
+        return {**node, "$ref": f"#/$defs/PartOf{name}"}
+    kept = {key: value for key, value in node.items() if key not in ("required", "discriminator")}
+    if "oneOf" in kept:  # without the field that tells them apart
+        kept["anyOf"] = kept.pop("oneOf")
+    return {key: value if key in ("items", "prefixItems") else _partial(value, sections) for key, value in kept.items()}
 
 
 def short_strategies() -> list[str]:

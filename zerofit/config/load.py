@@ -9,9 +9,11 @@ from pydantic import ValidationError
 
 from zerofit.config.errors import UserError, did_you_mean
 from zerofit.config.explain import Origin, explain, show
-from zerofit.config.overrides import apply_overrides, parse_override
+from zerofit.config.overrides import Override, apply_overrides, parse_override
+from zerofit.config.presets import with_preset
 from zerofit.config.schema import Recipe
-from zerofit.config.yaml_lines import parse
+from zerofit.config.stages import Job, make_job
+from zerofit.config.yaml_lines import Document, parse
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
@@ -32,8 +34,34 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in the file `source`, or the shipped one of that name, with `field=value` overrides laid over it.
 
     A recipe without a name gets its file's. Relative paths stay as they are: relative to the current directory.
-    Raises UserError: one line for each fault, with the file and line, or `command line: <the override>`.
+    Raises UserError: one line for each fault, with the file and line, or `command line: <the override>`. A recipe with
+    stages is one: see `load_job`.
     """
+    path, label, document = _opened(source)
+    if "stages" in document.value:
+        raise UserError(
+            f"{label}:{document.line(('stages',))}: stages: one run is wanted here, and each stage is a run; "
+            "`zerofit train` runs them all (in Python: load_job)"
+        )
+    return _one(path, label, document, [parse_override(text) for text in overrides])
+
+
+def load_job(source: str, overrides: Sequence[str] = ()) -> Job:
+    """As `load_recipe`, with or without stages: an override of `stages.1.train.epochs` changes the second one alone.
+
+    Raises UserError as `load_recipe` does.
+    """
+    path, label, document = _opened(source)
+    parsed = [parse_override(text) for text in overrides]
+    if "stages" in document.value:
+        return make_job(document, label, parsed, path.stem)
+    recipe = _one(path, label, document, parsed)
+    assert recipe.name is not None
+    return Job(recipe.name, recipe.description, recipe.run_dir, (recipe,), staged=False)
+
+
+def _opened(source: str) -> tuple[Path, str, Document]:
+    """The file, what messages call it, and its mapping."""
     path = _find(source)
     label = path.name if path.parent == RECIPES else source
     document = parse(_read(path, label), label)
@@ -43,8 +71,15 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
         raise UserError(
             f"{label}: a recipe is a mapping with model, data, train and optimizer, not {show(document.value)}"
         )
-    parsed = [parse_override(text) for text in overrides]
+    return path, label, document
+
+
+def _one(path: Path, label: str, document: Document, parsed: Sequence[Override]) -> Recipe:
+    for override in parsed:
+        if override.place[0] == "stages":
+            raise UserError(f"{override.where}: {label} has no stages")
     raw = apply_overrides(document.value, parsed)
+    raw = with_preset(raw, label)
     if raw.get("name") is None:
         raw = {**raw, "name": path.stem}
     try:

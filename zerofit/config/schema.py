@@ -5,161 +5,21 @@ Frozen, and closed to unknown keys. Each field's docstring is its description in
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from zerofit.config.ranges import NO_BOOL, AboveZero, BelowOne, Count, Fraction, NonNegative, Number, Positive, Whole
+from zerofit.config.data import Data
+from zerofit.config.model import Model
+from zerofit.config.optimizer import Optimizer
+from zerofit.config.probe import Probe
+from zerofit.config.ranges import NO_BOOL, BelowOne, Count, Positive
+from zerofit.config.section import Section
 
 STRATEGIES = ("single", "ddp", "fsdp2", "zero1", "zero2", "zero3", "zeropp")
 ZERO_STAGE = {"zero1": 1, "zero2": 2, "zero3": 3, "zeropp": 3}
 Tracker = Literal["trackio", "wandb", "tensorboard"]
-
-
-class Section(BaseModel):
-    """A part of the recipe."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
-    )
-
-
-class Rule(Section):
-    """How the parameters whose whole name the pattern finds are trained. The first rule that matches decides."""
-
-    pattern: str
-    """Regular expression, searched (`re.search`) in the parameter's name, for example `^backbone\\.` or `\\.bias$`."""
-    freeze: bool = False
-    """True: no gradient, no optimizer state."""
-    lr_scale: NonNegative = 1.0
-    """Factor on the learning rate, on top of layer-wise decay."""
-    weight_decay: NonNegative | None = None
-    """Weight decay of these parameters; null takes `optimizer.weight_decay`."""
-
-    @field_validator("pattern")
-    @classmethod
-    def _compiles(cls, value: str) -> str:
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise ValueError(f"{value!r} is not a regular expression: {error}") from None
-        return value
-
-
-NO_DECAY = r"(?i)(^|[._])(bias|cls_token|mask_token|position_embeddings?)$|(^|\.)(\w*norm\w*|ln_?\w*)\.(weight|bias)$"
-DEFAULT_RULES = (Rule(pattern=NO_DECAY, weight_decay=0.0), Rule(pattern=r"."))
-
-
-class ModelSection(Section):
-    """Fields that every image model has."""
-
-    shape: str | dict[str, Any] | None = None
-    """Name of a shape (`zerofit.plan.shapes`), or a mapping of transformers config fields; null with `pretrained`."""
-    pretrained: str | None = None
-    """Local directory or hub id whose weights are loaded; null builds the shape with fresh weights."""
-    image_size: Count | None = None
-    """Pixels per side that the model sees; null takes the pretrained model's or the data's."""
-    patch_size: Count | None = None
-    """Pixels per side of a patch; null takes the shape's."""
-    dropout: Fraction = 0.0
-    """Probability of every dropout in the model."""
-    attention: Literal["auto", "eager", "sdpa", "flash"] = "auto"
-    """Attention kernel; auto is sdpa."""
-    trainable: tuple[Rule, ...] = Field(default=DEFAULT_RULES, min_length=1)
-    """Ordered rules; a parameter that no rule covers is an error."""
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> ModelSection:
-        if (self.shape is None) == (self.pretrained is None):
-            raise ValueError("needs exactly one of shape and pretrained")
-        return self
-
-
-class Vit(ModelSection):
-    """Transformers' ViT with a linear head."""
-
-    kind: Literal["vit"]
-    """`vit`"""
-
-
-class PatchLM(ModelSection):
-    """A decoder LLM as image backbone: Conv2d patches -> transformer blocks -> pooling -> linear head."""
-
-    kind: Literal["patch_lm"]
-    """`patch_lm`"""
-    pool: Literal["mean", "last", "cls"] = "mean"
-    """How the patches become one vector; cls puts a learnt token at the end, which causal attention needs."""
-    attention_mask: Literal["causal", "bidirectional"] = "causal"
-    """Which patches a patch sees."""
-
-
-Model = Annotated[Vit | PatchLM, Field(discriminator="kind")]
-
-
-class Augment(Section):
-    """Augmentation of training batches, on the device (kornia): a function of (seed, epoch, sample) alone."""
-
-    crop_scale: tuple[AboveZero, AboveZero] | None = None
-    """Random resized crop: range of the crop's area as fractions of the image, for example [0.5, 1.0]."""
-    crop_ratio: tuple[Positive, Positive] = (0.75, 4.0 / 3.0)
-    """Range of the crop's width / height."""
-    flip: Fraction = 0.0
-    """Probability of a horizontal flip."""
-    randaugment: tuple[Count, Annotated[int, Field(ge=0, le=30), NO_BOOL]] | None = None
-    """RandAugment: [number of operations, magnitude 0..30]."""
-    mixup: NonNegative = 0.0
-    """Alpha of mixup's Beta distribution; 0 is off."""
-    cutmix: NonNegative = 0.0
-    """Alpha of CutMix's Beta distribution; 0 is off. With both, each sample draws one of the two."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Augment:
-        for name in ("crop_scale", "crop_ratio"):
-            pair = getattr(self, name)
-            if pair is not None and pair[0] > pair[1]:
-                raise ValueError(f"{name} must be [smaller, larger], not {list(pair)}")
-        return self
-
-
-class Data(Section):
-    """Images and their classes."""
-
-    source: Literal["digits", "folder", "cifar", "mnist", "hub"]
-    """digits (embedded), folder (one per class), cifar (10/100, binary or python), mnist (idx), hub (`datasets`)."""
-    path: str | None = None
-    """Directory, archive, or hub id; digits takes none."""
-    name: str | None = None
-    """Configuration of a hub data set."""
-    image_column: str | None = None
-    """Hub data set's image column; null finds the one of type Image."""
-    label_column: str | None = None
-    """Hub data set's label column; null finds the one of type ClassLabel. CIFAR-100: `fine` (default) or `coarse`."""
-    classes: Count | None = None
-    """Expected number of classes; it is read from the data, and a contradiction is an error."""
-    validation: BelowOne = 0.0
-    """Fraction of train held out for validation where the data has no validation split; 0: the test split."""
-    limit: Count | None = None
-    """Use only this many training samples (drawn with `train.seed`)."""
-    mean: tuple[Number, Number, Number] = (0.5, 0.5, 0.5)
-    """Subtracted per channel from pixels in 0..1."""
-    std: tuple[Positive, Positive, Positive] = (0.5, 0.5, 0.5)
-    """Divides per channel after the mean."""
-    workers: Whole = 0
-    """Data loader processes per rank."""
-    on_bad_item: Literal["fail", "skip"] = "fail"
-    """An unreadable image stops the run with its name, or is left out (and counted)."""
-    augment: Augment = Augment()
-    """Augmentation of training batches."""
-
-    @model_validator(mode="after")
-    def _path(self) -> Data:
-        if (self.source == "digits") != (self.path is None):
-            raise ValueError(
-                "digits is embedded and takes no path" if self.path is not None else f"{self.source} needs a path"
-            )
-        return self
 
 
 class Train(Section):
@@ -182,54 +42,6 @@ class Train(Section):
     def _length(self) -> Train:
         if self.epochs is None and self.max_steps is None:
             raise ValueError("needs epochs or max_steps")
-        return self
-
-
-class Warmup(Section):
-    """Length of the linear warm-up: exactly one field."""
-
-    steps: Whole | None = None
-    """In optimizer steps."""
-    epochs: NonNegative | None = None
-    """In epochs."""
-    fraction: Fraction | None = None
-    """As a fraction of all steps."""
-
-    @model_validator(mode="after")
-    def _one(self) -> Warmup:
-        if sum(value is not None for value in (self.steps, self.epochs, self.fraction)) != 1:
-            raise ValueError("needs exactly one of steps, epochs and fraction")
-        return self
-
-
-class Optimizer(Section):
-    """The optimizer and its schedule."""
-
-    name: Literal["adamw"] = "adamw"
-    """Algorithm."""
-    lr: Positive | None = None
-    """Peak learning rate; exactly one of lr and blr."""
-    blr: Positive | None = None
-    """Base learning rate: lr = blr x global_batch / 256."""
-    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
-    """AdamW's decay rates."""
-    eps: Positive = 1e-8
-    """AdamW's epsilon."""
-    weight_decay: NonNegative = 0.05
-    """Decoupled weight decay; rules of `model.trainable` change it per parameter."""
-    layer_decay: AboveZero = 1.0
-    """Layer-wise learning rate decay: a block d blocks below the head gets lr x layer_decay^d (BEiT, MAE)."""
-    schedule: Literal["constant", "cosine", "linear"] = "cosine"
-    """What follows the warm-up; cosine and linear end at 0."""
-    warmup: Warmup = Warmup(steps=0)
-    """Linear warm-up from 0."""
-    clip_grad: Positive | None = None
-    """Largest global gradient norm; null does not clip."""
-
-    @model_validator(mode="after")
-    def _one_rate(self) -> Optimizer:
-        if (self.lr is None) == (self.blr is None):
-            raise ValueError("needs exactly one of lr and blr")
         return self
 
 
@@ -375,8 +187,11 @@ class Recipe(Section):
     """Name of the run directory under `runs/`; null takes the recipe file's."""
     description: str = ""
     """One line for `zerofit recipes`."""
-    task: Literal["classify"] = "classify"
-    """Kind of work."""
+    task: Literal["classify", "probe"] = "classify"
+    """Kind of work: fine-tune an image classifier, or train a head on a frozen backbone."""
+    init_from: str | None = None
+    """Where all weights come from, instead of `model.pretrained`'s or fresh ones: a run directory (its newest
+    checkpoint), a DeepSpeed checkpoint of any ZeRO stage, a .pth or safetensors file, or a Hugging Face directory."""
     model: Model
     """What is trained."""
     data: Data
@@ -385,6 +200,8 @@ class Recipe(Section):
     """How long and how much at once."""
     optimizer: Optimizer
     """How it is optimized."""
+    probe: Probe | None = None
+    """The task probe's settings."""
     strategy: Strategy = Strategy()
     """How the work is spread over ranks."""
     checkpoint: Checkpoint = Checkpoint()
@@ -395,3 +212,24 @@ class Recipe(Section):
     """Where its figures go."""
     run_dir: Path | None = None
     """The run directory; null makes `runs/<name>`, with a number where that exists."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settings_of_the_task(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and raw.get("task") == "probe" and raw.get("probe") is None:
+            return {**raw, "probe": {}}
+        return raw
+
+    @field_validator("model")
+    @classmethod
+    def _without_adapters(cls, value: Model, info: ValidationInfo) -> Model:
+        if value.lora is not None and info.data.get("task") == "probe":
+            raise ValueError("lora: a probe trains a head: export the merged model and probe that")
+        return value
+
+    @field_validator("probe")
+    @classmethod
+    def _of_a_probe(cls, value: Probe | None, info: ValidationInfo) -> Probe | None:
+        if value is not None and info.data.get("task") == "classify":
+            raise ValueError("settings of the task probe, and the task is classify; leave them out")
+        return value

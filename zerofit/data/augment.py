@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zerofit.config.schema import Augment
+from zerofit.config.data import Augment
 from zerofit.data.draws import Purpose, uniforms
 from zerofit.data.geometry import CROP_DRAWS, crop_boxes, flip, resized_crop
 from zerofit.data.images import IGNORED

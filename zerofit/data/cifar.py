@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from zerofit.config.data import Data
 from zerofit.config.errors import UserError
-from zerofit.config.schema import Data
 from zerofit.data.contents import Contents, Labels, Pixels, SplitName
 
 PIXELS = 3 * 32 * 32

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from zerofit.config.schema import Data
+from zerofit.config.data import Data
 from zerofit.data.contents import Contents, Pixels, SplitName
 
 TEST = 360

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from zerofit.config.data import Data
 from zerofit.config.errors import UserError
-from zerofit.config.schema import Data
 from zerofit.data.contents import Contents, Split, SplitName
 from zerofit.data.decode import decode
 

@@ -15,12 +15,13 @@ from PIL import UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from zerofit.config.data import Data
 from zerofit.config.errors import UserError
-from zerofit.config.schema import Data
 from zerofit.data.cifar import open_cifar
 from zerofit.data.contents import Contents, Labels, Split, SplitName
 from zerofit.data.digits import open_digits
 from zerofit.data.folder import open_folder
+from zerofit.data.food101 import open_food101
 from zerofit.data.hub import open_hub
 from zerofit.data.mnist import open_mnist
 from zerofit.plan.spec import DataFacts
@@ -29,6 +30,7 @@ SOURCES: dict[str, Callable[[Data], Contents]] = {
     "digits": open_digits,
     "folder": open_folder,
     "cifar": open_cifar,
+    "food101": open_food101,
     "mnist": open_mnist,
     "hub": open_hub,
 }

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from zerofit.config.errors import UserError
 from zerofit.data.images import Images
@@ -111,6 +111,11 @@ def eval_loader(images: Images, order: EvalOrder, workers: int = 0, pin_memory: 
     return _loader(_Evaluation(images), order, workers, persistent=False, pin_memory=pin_memory)
 
 
+def view_loader(images: Images, order: Sampler[list[TrainKey]], workers: int = 0, pin_memory: bool = False) -> Loader:
+    """Batches of any order, with the keys of `train_loader`; workers stay until the end of each iteration."""
+    return _loader(_Train(images, partners=False), order, workers, persistent=False, pin_memory=pin_memory)
+
+
 def close(loader: Loader) -> None:
     """End the worker processes; the loader can be iterated again."""
     iterator, loader._iterator = loader._iterator, None
@@ -118,7 +123,13 @@ def close(loader: Loader) -> None:
         iterator._shutdown_workers()  # type: ignore[attr-defined]
 
 
-def _loader(items: _Keyed, order: TrainOrder | EvalOrder, workers: int, persistent: bool, pin_memory: bool) -> Loader:
+def _loader(
+    items: _Keyed,
+    order: TrainOrder | EvalOrder | Sampler[list[TrainKey]],
+    workers: int,
+    persistent: bool,
+    pin_memory: bool,
+) -> Loader:
     context = None
     if workers:
         context = multiprocessing.get_context("forkserver")

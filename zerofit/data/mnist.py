@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from zerofit.config.data import Data
 from zerofit.config.errors import UserError
-from zerofit.config.schema import Data
 from zerofit.data.contents import Contents, Labels, Pixels, SplitName
 
 FILES: dict[SplitName, str] = {"train": "train", "test": "t10k"}

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from zerofit.config.schema import Data
+from zerofit.config.data import Data
 from zerofit.evaluate.images import evaluate
 from zerofit.plan.spec import RunSpec
 
-EVALUATORS: dict[str, Callable[[RunSpec, Path, Data | None], dict[str, Any]]] = {"classify": evaluate}
+EVALUATORS: dict[str, Callable[[RunSpec, Path, Data | None], dict[str, Any]]] = {
+    "classify": evaluate,
+    "probe": evaluate,
+}

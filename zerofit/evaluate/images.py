@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from zerofit.config.schema import Data
+from zerofit.config.data import Data
 from zerofit.data.contents import SplitName
 from zerofit.data.images import Images, open_for_evaluation, open_split
 from zerofit.models.build import build_model
 from zerofit.plan.spec import RunSpec
 from zerofit.tasks.classify import this_device
 from zerofit.tasks.counting import count
-from zerofit.train.strategy import WEIGHTS, Replicated, evaluation_engine
+from zerofit.train.strategy import WEIGHTS, evaluation_engine
 
 PLACE = {"source", "path", "name", "image_column", "label_column"}
 """What says which images they are; the other fields say how they are read."""
@@ -31,8 +29,7 @@ def evaluate(spec: RunSpec, checkpoint: Path, data: Data | None) -> dict[str, An
     engine = evaluation_engine(spec, device)
     model = build_model(spec, engine.placement(), engine.compute_dtype, weights=checkpoint / WEIGHTS)
     model.eval()
-    low = isinstance(engine, Replicated) and engine.compute_dtype != torch.float32
-    with torch.autocast(device.type, engine.compute_dtype, enabled=low):
+    with engine.autocast():
         return {"split": split, **count(model, spec, data or spec.recipe.data, images, device)}
 
 

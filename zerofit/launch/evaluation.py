@@ -8,8 +8,9 @@ from itertools import count
 from pathlib import Path
 
 from zerofit.config.changes import changed_fields
+from zerofit.config.data import Data
 from zerofit.config.errors import UserError
-from zerofit.config.schema import Data, Recipe
+from zerofit.config.schema import Recipe
 from zerofit.launch import rundir
 from zerofit.launch.dispatch import Launch, default_ranks, dispatch
 from zerofit.launch.recipe import override
@@ -36,7 +37,7 @@ def evaluate(
         ranks = ranks or default_ranks(spec.recipe.strategy.name, hardware)
         if hardware.device == "cuda" and ranks > hardware.count:
             raise UserError(f"--nproc {ranks}: there are {hardware.count} GPUs")
-        checkpoint = _checkpoint(spec.run_dir, step)
+        checkpoint = chosen_checkpoint(spec.run_dir, step)
         request = Evaluation(checkpoint=checkpoint, data=other_data(spec.recipe, data), hardware=hardware, ranks=ranks)
         path = _write(spec.run_dir / "evaluations", request)
         return Launch(
@@ -63,7 +64,8 @@ def other_data(recipe: Recipe, words: Sequence[str]) -> Data | None:
     return asked.data
 
 
-def _checkpoint(run_dir: Path, step: int | None) -> Path:
+def chosen_checkpoint(run_dir: Path, step: int | None) -> Path:
+    """The checkpoint of `step`, or the newest. Raises UserError where it is missing or damaged."""
     from zerofit.checkpoint.manifest import NAME, newest, steps, verify
 
     directory = run_dir / "checkpoints"

@@ -14,6 +14,7 @@ from typing import Any
 
 from zerofit.config.errors import UserError
 from zerofit.plan.files import read_spec
+from zerofit.plan.job import JOB_FILE, is_job, read_job
 from zerofit.plan.spec import RunSpec
 
 
@@ -63,6 +64,8 @@ def remove(path: Path, made: Sequence[Path]) -> None:
             one.unlink(missing_ok=True)
     with suppress(OSError):  # another run has come into one of them
         for directory in made:
+            if [one.name for one in directory.iterdir()] == [JOB_FILE]:  # a job whose first stage it was
+                (directory / JOB_FILE).unlink()
             directory.rmdir()
 
 
@@ -81,6 +84,9 @@ def claim(path: Path) -> int:
 
 def load(path: Path) -> RunSpec:
     """The RunSpec of an existing run, wherever its directory lies now. Raises UserError where it is none."""
+    if is_job(path):
+        runs = [str(run) for run in read_job(path).runs(path) if run.exists()]
+        raise UserError(f"{path} is a job of stages, a run each: name one of them: {', '.join(runs) or 'none yet'}")
     return read_spec(path.expanduser().absolute())
 
 

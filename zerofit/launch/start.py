@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from zerofit.config.changes import changed_fields
@@ -10,7 +12,9 @@ from zerofit.config.errors import UserError
 from zerofit.config.load import load_recipe
 from zerofit.config.schema import Recipe
 from zerofit.launch import rundir
+from zerofit.launch.course import Course, find
 from zerofit.launch.dispatch import Launch, default_ranks, dispatch
+from zerofit.launch.environment import outer_world
 from zerofit.launch.recipe import override
 from zerofit.plan.build import make_plan
 from zerofit.plan.files import write_spec
@@ -24,30 +28,56 @@ def train(
     *,
     nproc: int | None = None,
     resume: Path | None = None,
+    from_stage: int | None = None,
+    stage: int | None = None,
+    trust: bool = False,
     debug: bool = False,
 ) -> int:
     """Train the recipe `source` (a name or a path) or go on with the run `resume`. Returns the exit code.
 
+    Of a recipe with stages all, those from number `from_stage` on, or number `stage` alone; numbers are from 1.
+    `trust` lets pickles that `init_from` names run any code.
     Raises UserError before anything is written where the recipe, the data or the hardware do not allow the run.
     """
+    from zerofit.launch import stages
+
+    def asked() -> Course | None:
+        course = find(source, overrides, resume=resume, from_stage=from_stage, stage=stage, nproc=nproc)
+        return None if course is None else replace(course, trust=trust)
+
+    if outer_world(os.environ) is None:
+        course = asked()
+        if course is not None:
+            return stages.run(course, nproc=nproc, debug=debug)
 
     def plan(hardware: Hardware, ranks: int | None) -> Launch:
+        course = asked()
+        if course is not None:
+            return stages.plan_one(course, hardware, ranks)
         if resume is not None:
-            return _go_on(resume, source, overrides, hardware, ranks)
+            if trust:
+                raise UserError(f"--trust: {resume} goes on as it was started; leave it out")
+            return go_on(resume, source, overrides, hardware, ranks)
         assert source is not None
-        return _begin(load_recipe(source, overrides), hardware, ranks)
+        recipe = load_recipe(source, overrides)
+        if trust and recipe.init_from is None:
+            raise UserError("--trust is for what init_from names, and the recipe has no init_from; leave it out")
+        return begin(recipe, hardware, ranks, trust=trust)
 
     return dispatch(plan, nproc=nproc, debug=debug, show=_show)
 
 
-def _begin(recipe: Recipe, hardware: Hardware, ranks: int | None) -> Launch:
+def begin(recipe: Recipe, hardware: Hardware, ranks: int | None, *, trust: bool = False) -> Launch:
+    """A new run. Raises UserError."""
+    from zerofit.launch.origin import resolve
     from zerofit.tasks import TASKS
 
     assert recipe.name is not None, "load_recipe names the recipe"
     facts = TASKS[recipe.task].describe(recipe)
     ranks = ranks or default_ranks(recipe.strategy.name, hardware, recipe.train)
     hoped = next(rundir.candidates(recipe.name, recipe.run_dir))
-    spec = make_plan(recipe, facts=facts, hardware=hardware, ranks=ranks, run_dir=hoped)
+    origin = None if recipe.init_from is None else resolve(recipe.init_from)
+    spec = make_plan(recipe, facts=facts, hardware=hardware, ranks=ranks, run_dir=hoped, origin=origin, trust=trust)
     run_dir, made = rundir.make(recipe.name, recipe.run_dir)
     lock = rundir.claim(run_dir)
     spec = spec.model_copy(update={"run_dir": run_dir})
@@ -55,7 +85,8 @@ def _begin(recipe: Recipe, hardware: Hardware, ranks: int | None) -> Launch:
     return _launch(spec, lock, (), made)
 
 
-def _go_on(run: Path, source: str | None, overrides: Sequence[str], hardware: Hardware, ranks: int | None) -> Launch:
+def go_on(run: Path, source: str | None, overrides: Sequence[str], hardware: Hardware, ranks: int | None) -> Launch:
+    """An existing run, from its newest whole checkpoint. Raises UserError."""
     from zerofit.checkpoint.commit import sweep
     from zerofit.checkpoint.manifest import newest, step_of
 

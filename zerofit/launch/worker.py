@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zerofit.config.schema import Data, Section
+from zerofit.config.data import Data
+from zerofit.config.section import Section
 from zerofit.launch import failure, lifeline, ops_cache, rundir
 from zerofit.launch.environment import World, outer_world
 from zerofit.plan.spec import Hardware, RunSpec

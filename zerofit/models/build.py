@@ -12,15 +12,18 @@ from torch import Tensor
 from transformers.initialization import no_init_weights
 
 from zerofit.config.errors import UserError
+from zerofit.models.adapters import add_adapters, check_adapters_train, target_layers, with_adapters
 from zerofit.models.classifier import ImageClassifier, set_buffer
 from zerofit.models.compiled import compile_blocks
 from zerofit.models.config import make_config
+from zerofit.models.frozen import WeightHash, check_frozen, hashed, leave_out_frozen, trains_a_part
 from zerofit.models.initialise import BACKBONE, fresh_weights, untouched_random_state
+from zerofit.models.origin import origin_weights
 from zerofit.models.patch_lm import PatchLMClassifier, patch_lm_config
 from zerofit.models.placement import Placement, parameters_on_meta
 from zerofit.models.pretrained import locate, pretrained_weights
 from zerofit.models.recompute import apply_checkpointing
-from zerofit.models.trainable import apply_rules
+from zerofit.models.trainable import apply_rules, rules_of
 from zerofit.models.vit import VitClassifier, vit_config
 from zerofit.plan.spec import RunSpec
 
@@ -32,13 +35,14 @@ def build_model(
 ) -> ImageClassifier:
     """The model of `spec` with its weights, held as `placement` says, rules and recomputation applied. Collective.
 
-    `weights` is a safetensors file with every parameter, of a checkpoint; null: the recipe's origin of weights.
+    `weights` is a checkpoint's safetensors file, with every parameter or, in a run that trains a part, with that part;
+    null: the recipe's origin of weights.
 
     Weights are in `placement.dtype`; the forward pass takes pixels in `compute_dtype`. Besides the model, a process
     holds one parameter at a time. Raises UserError for whatever the recipe asks that the model cannot be.
     """
     model = spec.recipe.model
-    directory = None if model.pretrained is None else locate(model.pretrained)
+    directory = None if model.pretrained is None else locate(model.pretrained, weights=spec.origin is None)
     device = _drawing_device(spec)
     adjust, kind = KINDS[model.kind]
     config = adjust(make_config(spec, directory), spec)
@@ -46,9 +50,14 @@ def build_model(
     with untouched_random_state(device), no_init_weights():
         with parameters_on_meta():
             skeleton = kind(deepcopy(config), spec, compute_dtype)
+        adapted = {} if model.lora is None else target_layers(skeleton, model.lora)
         with placement.building():
             built = kind(deepcopy(config), spec, compute_dtype)
-    apply_rules(built, model.trainable)
+            if model.lora is not None:
+                add_adapters(built, model.lora, adapted)
+    apply_rules(built, rules_of(spec.recipe))
+    if model.lora is not None:
+        check_adapters_train(built)
     if spec.recipe.strategy.compile:
         compile_blocks(built)
     apply_checkpointing(built, spec.recipe.strategy.activation_checkpointing)
@@ -57,24 +66,42 @@ def build_model(
         place = built.get_buffer(name).device
         set_buffer(built, name, buffer.to(placement.device if place.type == "meta" else place))
     buffers = dict(built.named_buffers())
-    if weights is None:
-        origin = _weights(skeleton, directory, spec.recipe.train.seed, device)
-    else:
+    part = trains_a_part(spec.recipe)
+    if weights is not None and not part:
         origin = _stored(skeleton, weights)
+    else:
+        origin = _weights(skeleton, spec, directory, device)
+    if model.lora is not None:
+        origin = with_adapters(origin, adapted, model.lora.rank, spec.recipe.train.seed, device)
+    total = WeightHash()
+    if part:
+        frozen = {name for name, parameter in built.named_parameters() if not parameter.requires_grad}
+        origin = hashed(origin, frozen, total)
+        if weights is not None:
+            origin = _overlaid(origin, weights)
     for name, value in origin:
         if name in buffers:
             set_buffer(built, name, value.to(buffers[name]))
         else:
             placement.write(built.get_parameter(name), value)
+    if part:
+        built.frozen_hash = total.hexdigest()
+        leave_out_frozen(built)
+        if weights is not None:
+            check_frozen(weights.parent, built.frozen_hash)
     return built
 
 
 def _weights(
-    skeleton: ImageClassifier, directory: Path | None, seed: int, device: torch.device
+    skeleton: ImageClassifier, spec: RunSpec, directory: Path | None, device: torch.device
 ) -> Iterator[tuple[str, Tensor]]:
     """(name, value) of every parameter once: the pretrained ones (and buffers) first, then the fresh ones."""
     left = dict.fromkeys(name for name, _ in skeleton.named_parameters())
-    if directory is not None:
+    if spec.origin is not None:
+        for name, value in origin_weights(skeleton, spec):
+            yield name, value
+            left.pop(name, None)
+    elif directory is not None:
         shapes = {name: place.shape for name, place in skeleton.state_dict().items()}
         for key, value in pretrained_weights(skeleton.backbone, directory):
             name = BACKBONE + key
@@ -87,7 +114,7 @@ def _weights(
                 f"model.pretrained: {directory} lacks weights of {type(skeleton.backbone).__name__}: "
                 f"{', '.join(name.removeprefix(BACKBONE) for name in missing[:3])}{more}"
             )
-    yield from fresh_weights(skeleton, left, seed, device)
+    yield from fresh_weights(skeleton, left, spec.recipe.train.seed, device)
 
 
 def _stored(skeleton: ImageClassifier, weights: Path) -> Iterator[tuple[str, Tensor]]:
@@ -97,6 +124,17 @@ def _stored(skeleton: ImageClassifier, weights: Path) -> Iterator[tuple[str, Ten
         for name in skeleton.state_dict():
             if name not in held:
                 raise UserError(f"{weights} lacks {name}: it is of another model than run.json says")
+            yield name, file.get_tensor(name)
+
+
+def _overlaid(origin: Iterator[tuple[str, Tensor]], weights: Path) -> Iterator[tuple[str, Tensor]]:
+    """(name, value): those of `origin` that the checkpoint's file does not hold, then those that it holds."""
+    with safe_open(weights, framework="pt") as file:
+        held = list(file.keys())
+        for name, value in origin:
+            if name not in held:
+                yield name, value
+        for name in held:
             yield name, file.get_tensor(name)
 
 

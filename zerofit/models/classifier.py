@@ -11,13 +11,18 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from zerofit.config.errors import UserError
+from zerofit.plan.spec import RunSpec
 
 EMBEDDINGS = re.compile(r"embed|cls_token|\bwpe\b|\bwte\b|project_in")
 """Names, outside the blocks, of what comes before them; all other names come after them (final norm, head)."""
+HEAD_NORM = "head_norm."
+"""In the names of the statistics of a probe's BatchNorm."""
 
 
 class ImageClassifier(nn.Module, ABC):
     """pixels [B, 3, S, S] -> logits [B, classes] in float32.
+
+    A probe may have a BatchNorm without parameters before the head, as in MAE's `main_linprobe.py`.
 
     `config` is the backbone's transformers config; `patches` and `tokens` are what the backbone sees of an image
     (tokens include a class token); `causal` tells whether a token sees the later ones. Pixels are cast to
@@ -25,13 +30,15 @@ class ImageClassifier(nn.Module, ABC):
     """
 
     accepts_loss_kwargs = False  # else Trainer leaves the division by accumulation steps to us
+    frozen_hash: str | None = None
+    """Of the frozen weights, in a run that trains a part."""
 
     def __init__(
         self,
         backbone: PreTrainedModel,
+        spec: RunSpec,
         *,
         width: int,
-        classes: int,
         patches: int,
         tokens: int,
         causal: bool,
@@ -42,12 +49,18 @@ class ImageClassifier(nn.Module, ABC):
         self.patches, self.tokens, self.causal = patches, tokens, causal
         self.compute_dtype = compute_dtype
         self.backbone = backbone
-        self.head = nn.Linear(width, classes)
-        self._blocks_name = f"backbone.{name_of_blocks(backbone)}"
+        probe = spec.recipe.probe
+        self.head_norm = nn.BatchNorm1d(width, eps=1e-6, affine=False) if probe and probe.batch_norm else None
+        self.head = nn.Linear(width, len(spec.data.classes))
+        self.head_std = None if probe is None else probe.head_std
+        self.blocks_name = f"backbone.{name_of_blocks(backbone)}"
 
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels [B, 3, S, S] -> logits [B, classes], float32."""
-        logits: Tensor = self.head(self.features(pixels.to(self.compute_dtype)))
+        vectors = self.features(pixels.to(self.compute_dtype))
+        if self.head_norm is not None:
+            vectors = self.head_norm(vectors.float()).to(vectors.dtype)  # statistics are float32 under every engine
+        logits: Tensor = self.head(vectors)
         return logits.float()
 
     @abstractmethod
@@ -57,13 +70,13 @@ class ImageClassifier(nn.Module, ABC):
     @property
     def blocks(self) -> nn.ModuleList:
         """The transformer blocks, in order: the unit of sharding, recomputation and layer-wise decay."""
-        blocks = self.get_submodule(self._blocks_name)
+        blocks = self.get_submodule(self.blocks_name)
         assert isinstance(blocks, nn.ModuleList)
         return blocks
 
     def depth_of(self, name: str) -> int:
         """Depth of a parameter by its name: 0 embeddings, 1..n the blocks, n + 1 final norm and head."""
-        prefix = f"{self._blocks_name}."
+        prefix = f"{self.blocks_name}."
         if name.startswith(prefix):
             return 1 + int(name[len(prefix) :].split(".", 1)[0])
         return 0 if EMBEDDINGS.search(name) else len(self.blocks) + 1

@@ -38,7 +38,7 @@ def fresh_weights(
             if name.startswith(BACKBONE):
                 _draw_backbone(skeleton.backbone, name.removeprefix(BACKBONE), value)
             else:
-                _draw_own(name, value)
+                _draw_own(skeleton, name, value)
         if value.isnan().any():
             raise UserError(f"model: transformers has no initial value for {name} of this family; use model.pretrained")
         yield name, value
@@ -55,11 +55,13 @@ def seed_of(seed: int, name: str) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def _draw_own(name: str, value: Tensor) -> None:
+def _draw_own(skeleton: ImageClassifier, name: str, value: Tensor) -> None:
     if name.endswith(".bias"):
         value.zero_()
     elif name == "patch_embedding.weight":
         nn.init.xavier_uniform_(value.flatten(1))  # as a linear layer on flattened patches (MAE, ViT)
+    elif name == "head.weight" and skeleton.head_std is not None:
+        nn.init.normal_(value, std=skeleton.head_std)
     else:
         nn.init.trunc_normal_(value, std=0.02)
 

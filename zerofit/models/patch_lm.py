@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from zerofit.config.errors import UserError
-from zerofit.config.schema import PatchLM
+from zerofit.config.model import PatchLM
 from zerofit.models.classifier import ImageClassifier
 from zerofit.models.config import patches_per_image
 from zerofit.plan.spec import RunSpec
@@ -57,8 +57,8 @@ class PatchLMClassifier(ImageClassifier):
         backbone, width = headless_decoder(config, bidirectional=model.attention_mask == "bidirectional")
         super().__init__(
             backbone,
+            spec,
             width=width,
-            classes=len(spec.data.classes),
             patches=patches,
             tokens=tokens,
             causal=model.attention_mask == "causal",

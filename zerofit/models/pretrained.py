@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -31,12 +32,17 @@ from zerofit.config.errors import UserError
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+FIELD = "model.pretrained"
+
+Reader = Callable[[], Tensor]
+"""Reads one stored tensor, to the CPU, in the dtype that it is stored in."""
 
 
-def locate(name: str) -> Path:
+def locate(name: str, *, weights: bool = True) -> Path:
     """The directory of `model.pretrained`: a local one, or the hub's, downloaded (config and safetensors only).
 
-    What looks like a path is never asked of the hub. Raises UserError.
+    Without `weights` its config.json alone is downloaded. What looks like a path is never asked of the hub. Raises
+    UserError.
     """
     path = Path(name).expanduser()
     if path.is_dir():
@@ -45,7 +51,8 @@ def locate(name: str) -> Path:
         what = "is a file; give the directory that holds it" if path.exists() else "does not exist"
         raise UserError(f"model.pretrained: the directory {name} {what}")
     try:
-        return Path(snapshot_download(name, allow_patterns=["config.json", "*.safetensors", INDEX]))
+        wanted = ["config.json", "*.safetensors", INDEX] if weights else ["config.json"]
+        return Path(snapshot_download(name, allow_patterns=wanted))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
@@ -59,64 +66,94 @@ def pretrained_weights(backbone: PreTrainedModel, directory: Path) -> Iterator[t
     `backbone` may be on the meta device. Tensors that it has no place for (LM head, token embedding, pooler) are not
     read. Raises UserError for missing or broken files.
     """
+    yield from translate(backbone, safetensors_in(directory)).weights(backbone)
+
+
+@dataclass
+class Translated:
+    """Stored tensors by the names of a backbone."""
+
+    plain: dict[str, Reader]
+    """Those that are taken as they are: name in the backbone -> reader."""
+    converted: dict[str, WeightConverter]
+    """Those that are split or fused, by the first name in the backbone that comes of them."""
+    unused: list[str]
+    """Stored names that the backbone has no place for."""
+
+    def weights(self, backbone: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+        """(name in `backbone`, value), read one by one."""
+        for name, read in self.plain.items():
+            yield name, read()
+        for first, converter in self.converted.items():
+            for name, value in converter.convert(first, model=backbone, config=backbone.config).items():
+                yield name, value[0] if isinstance(value, list) else value
+
+
+def translate(backbone: PreTrainedModel, stored: Mapping[str, Reader]) -> Translated:
+    """Find the places in `backbone`, which may be on the meta device, of tensors stored under any of its old names."""
     conversions = get_model_conversion_mapping(backbone)
     renamings = [one for one in conversions if isinstance(one, WeightRenaming)]
     converters = [one for one in conversions if isinstance(one, WeightConverter)]
     by_pattern = {pattern: one for one in converters for pattern in one.source_patterns}
     places, prefix = backbone.state_dict(), backbone.base_model_prefix
-    files = weight_files(directory)
-    plain: dict[str, Callable[[], Tensor]] = {}
-    converted: dict[str, WeightConverter] = {}
-    for key in sorted(files, key=dot_natural_key):
-        read = partial(_read, files[key], key)
+    found = Translated({}, {}, [])
+    for key in sorted(stored, key=dot_natural_key):
         name, pattern = rename_source_key(key, renamings, converters, prefix, places)
         if name not in places and key in places:  # already named as we name it
             name, pattern = key, None
         if name not in places:
-            continue
-        if pattern is None:
-            plain[name] = read
+            found.unused.append(key)
+        elif pattern is None:
+            found.plain[name] = stored[key]
         else:
-            converter = converted.setdefault(name, deepcopy(by_pattern[pattern]))
-            converter.add_tensor(name, key, pattern, read)  # type: ignore[arg-type]  # called when converted
-    for name, stored in plain.items():
-        yield name, stored()
-    for first, converter in converted.items():
-        for name, value in converter.convert(first, model=backbone, config=backbone.config).items():
-            yield name, value[0] if isinstance(value, list) else value
+            converter = found.converted.setdefault(name, deepcopy(by_pattern[pattern]))
+            converter.add_tensor(name, key, pattern, stored[key])  # type: ignore[arg-type]  # called when converted
+    return found
 
 
-def weight_files(directory: Path) -> dict[str, Path]:
+def safetensors_in(directory: Path, field: str = FIELD) -> dict[str, Reader]:
+    """Readers of the tensors in `directory`'s safetensors files. Raises UserError, which begins with `field`."""
+    files = weight_files(directory, field)
+    return {key: partial(_read, file, key, field) for key, file in files.items()}
+
+
+def safetensors_of(file: Path, field: str = FIELD) -> dict[str, Reader]:
+    """Readers of the tensors in one safetensors file. Raises UserError, which begins with `field`."""
+    try:
+        with safe_open(file, framework="pt") as handle:
+            keys = list(handle.keys())
+    except SafetensorError as error:
+        raise UserError(f"{field}: {file} is broken: {error}") from None
+    return {key: partial(_read, file, key, field) for key in keys}
+
+
+def weight_files(directory: Path, field: str = FIELD) -> dict[str, Path]:
     """The file of each stored tensor. Raises UserError where there are no safetensors, or a file is missing."""
     whole, index = directory / WHOLE, directory / INDEX
     if whole.is_file():
-        try:
-            with safe_open(whole, framework="pt") as file:
-                return dict.fromkeys(file.keys(), whole)
-        except SafetensorError as error:
-            raise UserError(f"model.pretrained: {whole} is broken: {error}") from None
+        return dict.fromkeys(safetensors_of(whole, field), whole)
     if index.is_file():
         try:
             shards: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         except (ValueError, KeyError, TypeError):
-            raise UserError(f"model.pretrained: {index} is no index of safetensors files") from None
+            raise UserError(f"{field}: {index} is no index of safetensors files") from None
         files = {key: directory / Path(shard).name for key, shard in shards.items()}
         for missing in sorted({file for file in files.values() if not file.is_file()}):
-            raise UserError(f"model.pretrained: {missing} is missing, which {INDEX} names")
+            raise UserError(f"{field}: {missing} is missing, which {INDEX} names")
         return files
     pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in directory.glob(pattern))
     if pickles:
         raise UserError(
-            f"model.pretrained: {directory} has its weights in {pickles[0]}, a pickle, which is not opened; save the "
+            f"{field}: {directory} has its weights in {pickles[0]}, a pickle, which is not opened; save the "
             "model again with save_pretrained, which writes safetensors"
         )
-    raise UserError(f"model.pretrained: {directory} holds neither {WHOLE} nor {INDEX}")
+    raise UserError(f"{field}: {directory} holds neither {WHOLE} nor {INDEX}")
 
 
-def _read(file: Path, key: str) -> Tensor:
+def _read(file: Path, key: str, field: str) -> Tensor:
     try:
         with safe_open(file, framework="pt") as handle:
             value: Tensor = handle.get_tensor(key)
             return value
     except SafetensorError as error:
-        raise UserError(f"model.pretrained: {file}: {key}: {error}") from None
+        raise UserError(f"{field}: {file}: {key}: {error}") from None

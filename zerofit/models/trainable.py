@@ -9,9 +9,24 @@ from typing import Any
 from torch import nn
 
 from zerofit.config.errors import UserError
-from zerofit.config.schema import DEFAULT_RULES, Rule
+from zerofit.config.model import DEFAULT_RULES, Rule
+from zerofit.config.schema import Recipe
 from zerofit.models.classifier import ImageClassifier
 from zerofit.plan.spec import RunSpec
+
+HEAD = (Rule(pattern=r"^head\."),)
+ADAPTERS = (Rule(pattern=r"\.lora_"), Rule(pattern=r"^(?!backbone\.)"))
+REST = Rule(pattern=r".", freeze=True)
+
+
+def rules_of(recipe: Recipe) -> tuple[Rule, ...]:
+    """The rules that decide: the recipe's, or its task's; in a probe and under LoRA what they leave out is frozen."""
+    given = recipe.model.trainable
+    if recipe.task == "probe":
+        return (*(given or HEAD), REST)
+    if recipe.model.lora is not None:
+        return (*(given or ADAPTERS), REST)
+    return given or DEFAULT_RULES
 
 
 def assign(names: Iterable[str], rules: Sequence[Rule]) -> dict[str, Rule]:
@@ -30,7 +45,7 @@ def assign(names: Iterable[str], rules: Sequence[Rule]) -> dict[str, Rule]:
             )
         rule_of[name] = rule
     for index, rule in enumerate(rules):
-        if rule in DEFAULT_RULES or any(used is rule for used in rule_of.values()):
+        if rule is REST or rule in DEFAULT_RULES or any(used is rule for used in rule_of.values()):
             continue
         shadowed = any(re.search(rule.pattern, name) for name in names)
         why = (
@@ -58,7 +73,7 @@ def param_groups(model: ImageClassifier, spec: RunSpec) -> list[dict[str, Any]]:
     group's rate is the one that Trainer logs.
     """
     optimizer = spec.recipe.optimizer
-    rule_of = assign((name for name, _ in model.named_parameters()), spec.recipe.model.trainable)
+    rule_of = assign((name for name, _ in model.named_parameters()), rules_of(spec.recipe))
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         rule = rule_of[name]

@@ -25,8 +25,8 @@ class VitClassifier(ImageClassifier):
         patches = patches_per_image(config.image_size, config.patch_size)
         super().__init__(
             ViTModel(config, add_pooling_layer=False),
+            spec,
             width=config.hidden_size,
-            classes=len(spec.data.classes),
             patches=patches,
             tokens=patches + 1,
             causal=False,

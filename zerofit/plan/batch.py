@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from zerofit.config.errors import UserError
-from zerofit.config.schema import Checkpoint, Evaluate, Recipe, Warmup
+from zerofit.config.optimizer import Warmup
+from zerofit.config.schema import Checkpoint, Evaluate, Recipe
 from zerofit.plan.spec import Batches, DataFacts
 
 

@@ -8,7 +8,8 @@ import re
 from pathlib import Path
 
 from zerofit.config.errors import UserError
-from zerofit.config.schema import ZERO_STAGE, Optimizer, Recipe
+from zerofit.config.optimizer import Optimizer
+from zerofit.config.schema import ZERO_STAGE, Recipe
 from zerofit.plan.batch import make_batches
 from zerofit.plan.deepspeed import make_deepspeed
 from zerofit.plan.precision import resolve_precision
@@ -21,8 +22,17 @@ OLDEST_DEEPSPEED, NEXT_DEEPSPEED = (0, 19, 3), (0, 20)
 INSTALL_DEEPSPEED = "pip install 'deepspeed>=0.19.3,<0.20'"
 
 
-def make_plan(recipe: Recipe, *, facts: DataFacts, hardware: Hardware, ranks: int, run_dir: Path) -> RunSpec:
-    """The resolved run of `recipe` on `ranks` ranks.
+def make_plan(
+    recipe: Recipe,
+    *,
+    facts: DataFacts,
+    hardware: Hardware,
+    ranks: int,
+    run_dir: Path,
+    origin: Path | None = None,
+    trust: bool = False,
+) -> RunSpec:
+    """The resolved run of `recipe` on `ranks` ranks; `origin` is what its `init_from` has been found to name.
 
     Raises UserError, one line, where the recipe cannot run so: see `_check_strategy`, and the functions called.
     """
@@ -40,6 +50,8 @@ def make_plan(recipe: Recipe, *, facts: DataFacts, hardware: Hardware, ranks: in
         lr=_peak_rate(recipe.optimizer, batches.global_batch),
         precision=precision,
         shape=resolve_shape(recipe.model),
+        origin=origin,
+        trust=trust,
         deepspeed=make_deepspeed(recipe, batches, precision, hardware),
         versions=versions(),
         git=git_revision(),

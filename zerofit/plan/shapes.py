@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from zerofit.config.errors import UserError, did_you_mean
-from zerofit.config.schema import Model
+from zerofit.config.model import Model
 
 Shape = dict[str, Any]
 

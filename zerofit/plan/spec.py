@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from zerofit.config.schema import Recipe, Section
+from zerofit.config.schema import Recipe
+from zerofit.config.section import Section
 
 
 class DataFacts(Section):
@@ -88,9 +89,21 @@ class RunSpec(Section):
     """Compute precision."""
     shape: dict[str, Any] | None
     """The model's transformers config fields; null for a pretrained model."""
+    origin: Path | None = None
+    """Where weights are read from: a checkpoint's directory or a file, absolute (`init_from`, resolved); null: from
+    `model.pretrained`, or fresh."""
+    trust: bool = False
+    """Whether pickles in `origin` may be read that need more than tensors and plain values (`--trust`)."""
     deepspeed: dict[str, Any] | None
     """Exactly what DeepSpeed is given; null for other engines."""
     versions: dict[str, str]
     """Versions of python, zerofit and the libraries whose numbers matter."""
     git: str | None
     """Revision of the working directory's repository, with `+changes` where it has any."""
+
+
+def origin_of(spec: RunSpec) -> str:
+    """Where a run's weights came from, in words."""
+    if spec.origin is not None:
+        return str(spec.origin)
+    return spec.recipe.model.pretrained or f"fresh weights of seed {spec.recipe.train.seed}"

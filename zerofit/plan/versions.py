@@ -16,6 +16,7 @@ LIBRARIES = (
     "kornia",
     "datasets",
     "numpy",
+    "peft",
     "safetensors",
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,29 @@ def training(run_dir: Path) -> str:
     return _aligned([*_figures(result), ("run directory", shown), ("next", f"zerofit eval {shown}")])
 
 
+def job(runs: Sequence[Path]) -> str:
+    """The table of a job whose stages' run directories are these: a line each."""
+    rows = []
+    for run in runs:
+        path = run / "result.json"
+        result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        figures = "; ".join(f"{name} {value}" for name, value in _figures(result))
+        rows.append((os.path.relpath(run), figures or "trained, and cut off in its test"))
+    return _aligned([*rows, ("next", f"zerofit eval {os.path.relpath(runs[-1])}")])
+
+
+def gap(cached: Path, online: Path) -> str:
+    """What two probes of the same backbone and images came to, on cached features and online, and the difference."""
+    results = {run: json.loads((run / "result.json").read_text(encoding="utf-8")) for run in (cached, online)}
+    top1 = {run: 100 * result["test"]["top1"] for run, result in results.items()}
+    took = {run: timedelta(seconds=round(result["wall_s"])) for run, result in results.items()}
+    rows = [(name, f"{top1[run]:.2f} % top-1 in {took[run]}") for name, run in (("cached", cached), ("online", online))]
+    points = top1[cached] - top1[online]
+    word = "above" if points > 0 else "below"
+    said = f"cached is {abs(points):.2f} points {word} online" if points else "none"
+    return _aligned([*rows, ("difference", said), ("run directories", os.path.relpath(cached.parent))])
+
+
 def evaluation(path: Path) -> str:
     """The table of a finished evaluation."""
     result = json.loads(path.read_text(encoding="utf-8"))
@@ -46,6 +69,18 @@ def _figures(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("test accuracy", ", ".join(shares)))
     if "loss" in test:
         rows.append(("test loss", f"{test['loss']:.4f}"))
+    if "knn_top1" in result:
+        rows.append(("nearest neighbours", f"{100 * result['knn_top1']:.2f} % top-1 (k = 20, cosine)"))
+    if "heads" in result:
+        chosen = result["chosen"]
+        norm = "with" if chosen["batch_norm"] else "without"
+        held = "" if chosen["top1"] is None else f", {100 * chosen['top1']:.2f} % on images held out of training"
+        which = f"the one of {len(result['heads'])} with lr x {chosen['lr_scale']:g}, {norm} BatchNorm"
+        rows.append(("head", which + held))
+    if "features" in result:
+        made = result["features"]
+        how = "found" if made["reused"] else f"computed, {made['images_s']:,.0f} images/s"
+        rows.append(("features", f"{how}; {made['directory']}"))
     if result.get("peak_alloc_gib") is not None:
         rows.append(("peak memory", f"{result['peak_alloc_gib']:.2f} GiB per rank"))
     if result.get("samples_s") is not None:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from zerofit.config.schema import Recipe
 from zerofit.plan.spec import DataFacts, RunSpec
 from zerofit.tasks.classify import Classify
+from zerofit.tasks.probe import Probe
 
 
 class Task(Protocol):
@@ -20,4 +21,4 @@ class Task(Protocol):
         """Train, on every rank of an initialised world; returns result.json's body, equal on every rank."""
 
 
-TASKS: dict[str, Task] = {"classify": Classify()}
+TASKS: dict[str, Task] = {"classify": Classify(), "probe": Probe()}

@@ -20,15 +20,17 @@ from zerofit.data.images import IGNORED, describe, open_split
 from zerofit.data.loader import Loader, close, train_loader
 from zerofit.data.order import TrainOrder
 from zerofit.measure.device import peak_flops
-from zerofit.measure.flops import flops_per_image
+from zerofit.measure.flops import training_flops_per_image
 from zerofit.measure.memory import Peak
 from zerofit.measure.progress import Progress
 from zerofit.models.build import build_model
+from zerofit.models.frozen import check_frozen, trains_a_part
 from zerofit.plan.spec import DataFacts, RunSpec
 from zerofit.tasks.counting import count
-from zerofit.train.callbacks import Guard, Order, Records, Verify
+from zerofit.train.callbacks import Guard, Order, Ready, Records
 from zerofit.train.job import Store
-from zerofit.train.strategy import DTYPES, engine_for
+from zerofit.train.saving import note_of
+from zerofit.train.strategy import DTYPES, WEIGHTS, engine_for
 from zerofit.train.trainer import RunTrainer
 
 
@@ -99,27 +101,34 @@ class Classify:
 
     def train(self, spec: RunSpec, resume: Path | None) -> dict[str, Any]:
         """Train, validate and save as the recipe says, then test; returns result.json's body. Collective."""
-        started = time.perf_counter()
-        run = prepare(spec, this_device(spec), RunStore(spec))
-        try:
-            run.trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
-        finally:
-            close(run.job.loader)
-        trained = time.perf_counter() - started
-        dist.all_reduce(run.job.bad_items)
-        best = {"step": run.trainer.state.best_global_step, "value": run.trainer.state.best_metric}
-        result = {
-            "test": run.test(),
-            "steps": run.trainer.state.global_step,
-            "train_s": round(trained, 3),
-            "samples_s": round(statistics.median(run.records.samples_s), 3) if run.records.samples_s else None,
-            "bad_items": int(run.job.bad_items),
-            "best": best,
-            **memory(largest(run.peak.figures())),
-        }
-        shared = [result]
-        dist.broadcast_object_list(shared, src=0)
-        return shared[0]
+        return train_online(spec, resume)
+
+
+def train_online(spec: RunSpec, resume: Path | None) -> dict[str, Any]:
+    """Train the model on images, validate and save as the recipe says, then test; result.json's body. Collective."""
+    started = time.perf_counter()
+    run = prepare(spec, this_device(spec), RunStore(spec), resume)
+    if resume is not None and run.trainer.classifier.frozen_hash is not None:
+        check_frozen(resume, run.trainer.classifier.frozen_hash)
+    try:
+        run.trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    finally:
+        close(run.job.loader)
+    trained = time.perf_counter() - started
+    dist.all_reduce(run.job.bad_items)
+    best = {"step": run.trainer.state.best_global_step, "value": run.trainer.state.best_metric}
+    result = {
+        "test": run.test(),
+        "steps": run.trainer.state.global_step,
+        "train_s": round(trained, 3),
+        "samples_s": round(statistics.median(run.records.samples_s), 3) if run.records.samples_s else None,
+        "bad_items": int(run.job.bad_items),
+        "best": best,
+        **memory(largest(run.peak.figures())),
+    }
+    shared = [result]
+    dist.broadcast_object_list(shared, src=0)
+    return shared[0]
 
 
 @dataclass(frozen=True)
@@ -142,25 +151,39 @@ class Prepared:
         return {"split": split, **count(model, spec, spec.recipe.data, images, self.device)}
 
 
-def prepare(spec: RunSpec, device: torch.device, store: Store) -> Prepared:
-    """Make this rank's engine, model, data and trainer; rank 0 alone keeps records and shows progress."""
+def prepare(spec: RunSpec, device: torch.device, store: Store, resume: Path | None = None) -> Prepared:
+    """Make this rank's engine, model, data and trainer; rank 0 alone keeps records and shows progress.
+
+    `resume` is the checkpoint that will be loaded: whole weights are read from it, so that what `init_from` named need
+    not be there any more.
+    """
     peak = Peak(device)
     engine = engine_for(spec, device)
-    model = build_model(spec, engine.placement(), engine.compute_dtype)
+    whole = None if resume is None or trains_a_part(spec.recipe) else resume / WEIGHTS
+    model = build_model(spec, engine.placement(), engine.compute_dtype, weights=whole)
     job = ImageJob(spec, device)
     trainer = RunTrainer(spec, engine, model, job, store, [Order(job), Guard()])
-    trainer.add_callback(Verify(lambda: engine.verify(trainer.model_wrapped, trainer.optimizer)))
+
+    def ready() -> None:
+        engine.verify(trainer.model_wrapped, trainer.optimizer)
+        if model.frozen_hash is not None:
+            engine.save_a_part(trainer.model_wrapped)
+
+    trainer.add_callback(Ready(ready))
     records = Records(
         path=spec.run_dir / "metrics.jsonl",
         spec=spec,
         peak=peak,
         data_wait=lambda: trainer.data_wait_s,
-        flops=flops_per_image(model),
+        flops=training_flops_per_image(model),
         peak_flops=peak_flops(spec.hardware.name, DTYPES[spec.precision]),
         progress=Progress(spec.batches.total_steps),
     )
     if dist.get_rank() == 0:
         trainer.add_callback(records)
+        note = note_of(model, spec)
+        if note is not None:
+            print(note, flush=True)
     return Prepared(spec, device, job, trainer, records, peak)
 
 

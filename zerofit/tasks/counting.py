@@ -8,13 +8,14 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from zerofit.config.schema import Data
+from zerofit.config.data import Data
 from zerofit.data.augment import Augmenter
 from zerofit.data.images import Images
 from zerofit.data.loader import close, eval_loader
 from zerofit.data.order import EvalOrder
 from zerofit.measure.accuracy import Tally
 from zerofit.plan.spec import RunSpec
+from zerofit.train.statistics import share_statistics
 
 
 def count(model: nn.Module, spec: RunSpec, data: Data, images: Images, device: torch.device) -> dict[str, Any]:
@@ -23,6 +24,7 @@ def count(model: nn.Module, spec: RunSpec, data: Data, images: Images, device: t
     Labels are numbers of the run's classes. Every rank makes the same number of equally large forwards, as sharded
     engines need.
     """
+    share_statistics(model)
     classes = len(spec.data.classes)
     order = EvalOrder(len(images), spec.batches.evaluate_micro, dist.get_rank(), dist.get_world_size())
     loader = eval_loader(images, order, workers=data.workers)

@@ -29,16 +29,16 @@ class Order(TrainerCallback):
         self.job.seek(state.global_step)
 
 
-class Verify(TrainerCallback):
-    """Runs `check` before the first step: the engine asked for must be the engine running."""
+class Ready(TrainerCallback):
+    """Calls `act` once everything is prepared, before the first step."""
 
-    def __init__(self, check: Callable[[], None]) -> None:
-        self.check = check
+    def __init__(self, act: Callable[[], None]) -> None:
+        self.act = act
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.check()
+        self.act()
 
 
 class Guard(TrainerCallback):
@@ -130,8 +130,8 @@ class Records(TrainerCallback):
     def _mfu(self, rate: float) -> float | None:
         if self.peak_flops is None:
             return None
-        # Backward costs twice the forward; recomputation is not counted (that is what MFU means).
-        return round(3 * self.flops * rate / self.spec.batches.ranks / self.peak_flops, 4)
+        # Recomputation is not counted: that is what MFU means.
+        return round(self.flops * rate / self.spec.batches.ranks / self.peak_flops, 4)
 
     def _append(self, record: dict[str, Any]) -> None:
         with self.path.open("a") as file:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from zerofit.config.schema import ZERO_STAGE
 from zerofit.models.placement import Placement, WholePlacement
 from zerofit.plan.spec import RunSpec
+from zerofit.train.optimizers import OPTIMIZERS
 from zerofit.train.placements import PartitionedPlacement, ShardedPlacement
 
 if TYPE_CHECKING:
@@ -41,6 +44,9 @@ def expect(holds: bool, strategy: str, what: str) -> None:
 class Engine(ABC):
     """One way of spreading a model over the ranks. `spec` is the run's; `device` this rank's."""
 
+    flat_sharded = False
+    """Whether optimizers are handed flat shards of whole groups of parameters."""
+
     def __init__(self, spec: RunSpec, device: torch.device) -> None:
         self.spec, self.device = spec, device
         self.strategy = spec.recipe.strategy
@@ -61,11 +67,28 @@ class Engine(ABC):
     def adopt(self, accelerator: Accelerator) -> None:
         """Adjust accelerate, right after Trainer made it, before it prepares anything."""
 
+    def save_a_part(self, wrapped: nn.Module) -> None:
+        """Make checkpoints hold trained parameters alone, where the model's own state dict does not decide."""
+
     def settle(self, wrapped: nn.Module) -> None:
         """Bring weights to rest after forwards that no backward followed."""
 
     def save_weights(self, wrapped: nn.Module, directory: Path) -> None:
         """Add the whole weights to a checkpoint where Trainer does not write them. Collective."""
+
+    def shape_of(self, parameter: Tensor) -> torch.Size:
+        """Shape of a whole parameter, as placed."""
+        return parameter.shape
+
+    def expect_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Raise WrongEngine unless `optimizer`, out of all wrappers, is the recipe's."""
+        kind = OPTIMIZERS[self.spec.recipe.optimizer.name]
+        what = f"the optimizer is {type(optimizer).__name__}, not {kind.__name__}"
+        expect(type(optimizer) is kind, self.strategy.name, what)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context of forwards outside training."""
+        return nullcontext()
 
     def local_tensors(self, model: nn.Module) -> Iterator[Tensor]:
         """What this rank holds of every parameter."""
@@ -81,11 +104,17 @@ class Replicated(Engine):
     def placement(self) -> Placement:
         return WholePlacement(self.device, torch.float32)
 
+    def autocast(self) -> AbstractContextManager[Any]:
+        low = self.compute_dtype != torch.float32
+        return torch.autocast(self.device.type, self.compute_dtype, enabled=low)
+
     def adopt(self, accelerator: Accelerator) -> None:
+        from accelerate.state import PartialState
         from accelerate.utils import DistributedType
 
         if dist.get_world_size() == 1:  # accelerate would wrap one rank in DDP, too
             accelerator.state.distributed_type = DistributedType.NO
+            PartialState._shared_state["distributed_type"] = DistributedType.NO  # setting up autocast reads this one
 
     def verify(self, wrapped: nn.Module, optimizer: Any) -> None:
         parallel = isinstance(wrapped, DistributedDataParallel)
@@ -93,7 +122,7 @@ class Replicated(Engine):
         expect(parallel == wanted, self.strategy.name, f"the model is {type(wrapped).__name__}")
         plain = all(type(parameter.data) is Tensor for parameter in wrapped.parameters())
         expect(plain, self.strategy.name, "its parameters are not plain tensors")
-        expect(type(_inner(optimizer)) is torch.optim.AdamW, self.strategy.name, "the optimizer is another")
+        self.expect_optimizer(_inner(optimizer))
 
 
 class FullyShard(Engine):
@@ -145,6 +174,7 @@ class FullyShard(Engine):
         held = {id(parameter) for group in _inner(optimizer).param_groups for parameter in group["params"]}
         trained = {id(parameter) for parameter in wrapped.parameters() if parameter.requires_grad}
         expect(held == trained, name, "the optimizer holds other parameters than the model")
+        self.expect_optimizer(_inner(optimizer))
         if self.strategy.offload.params:
             off = all(p.device.type == "cpu" for p in wrapped.parameters())
             expect(off, name, "its weights are not offloaded")
@@ -171,6 +201,8 @@ class FullyShard(Engine):
 class Zero(Engine):
     """zero1, zero2, zero3, zeropp: a DeepSpeed engine with weights in the compute dtype, float32 masters."""
 
+    flat_sharded = True
+
     @property
     def stage(self) -> int:
         """ZeRO stage."""
@@ -184,6 +216,12 @@ class Zero(Engine):
         if self.stage == 3:
             return PartitionedPlacement(self)
         return WholePlacement(self.device, self.compute_dtype)
+
+    def shape_of(self, parameter: Tensor) -> torch.Size:
+        if self.stage < 3:
+            return parameter.shape
+        shape: torch.Size = parameter.ds_shape  # type: ignore[attr-defined]
+        return shape
 
     def verify(self, wrapped: nn.Module, optimizer: Any) -> None:
         from deepspeed import DeepSpeedEngine
@@ -200,6 +238,8 @@ class Zero(Engine):
         kinds = {1: (DeepSpeedZeroOptimizer, BF16_Optimizer), 2: (DeepSpeedZeroOptimizer,)}
         kind = kinds.get(self.stage, (DeepSpeedZeroOptimizer_Stage3,))
         expect(isinstance(wrapped.optimizer, kind), name, f"the optimizer is {type(wrapped.optimizer).__name__}")
+        self.expect_optimizer(wrapped.basic_optimizer)
+        expect(wrapped.optimizer.optimizer is wrapped.basic_optimizer, name, "DeepSpeed steps another optimizer")
         if isinstance(wrapped.optimizer, DeepSpeedZeroOptimizer):
             partitioned = wrapped.optimizer.partition_gradients
             expect(partitioned == (self.stage == 2), name, "gradients are partitioned in the other way")
@@ -212,11 +252,20 @@ class Zero(Engine):
         wanted = self.strategy.offload.optimizer == "cpu"
         expect(bool(offload) == wanted or self.strategy.offload.optimizer == "nvme", name, "its offload is another")
 
+    def save_a_part(self, wrapped: nn.Module) -> None:
+        engine: Any = wrapped
+        for name in ("save_checkpoint", "_zero3_consolidated_16bit_state_dict"):
+            setattr(engine, name, partial(getattr(engine, name), exclude_frozen_parameters=True))
+
     def local_tensors(self, model: nn.Module) -> Iterator[Tensor]:
         if self.stage < 3:
             yield from super().local_tensors(model)
         else:
-            yield from (parameter.ds_tensor.detach() for parameter in model.parameters())  # type: ignore[attr-defined]
+            rank: int = dist.get_rank()
+            for parameter in model.parameters():
+                shard: Tensor = parameter.ds_tensor.detach()  # type: ignore[attr-defined]
+                left: int = parameter.ds_numel - rank * shard.numel()  # type: ignore[attr-defined]
+                yield shard[: max(0, left)]  # what pads the last shards was never written
 
 
 def _inner(optimizer: Any) -> torch.optim.Optimizer:

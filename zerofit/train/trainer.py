@@ -19,10 +19,12 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from zerofit.config.errors import UserError
 from zerofit.data.loader import Loader
 from zerofit.models.classifier import ImageClassifier
-from zerofit.models.trainable import param_groups
-from zerofit.plan.spec import RunSpec
+from zerofit.models.frozen import write_frozen
+from zerofit.plan.spec import RunSpec, origin_of
 from zerofit.train.arguments import training_arguments
 from zerofit.train.job import Job, Store
+from zerofit.train.optimizers import make_optimizer
+from zerofit.train.statistics import share_statistics
 from zerofit.train.strategy import Engine
 
 
@@ -61,11 +63,9 @@ class RunTrainer(Trainer):
         self.is_fsdp_enabled = self.accelerator.is_fsdp2
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW over the groups of `model.trainable`."""
+        """The recipe's, over the groups of `model.trainable`."""
         if self.optimizer is None:
-            optimizer = self.spec.recipe.optimizer
-            groups = param_groups(self.classifier, self.spec)
-            self.optimizer = torch.optim.AdamW(groups, lr=self.spec.lr, betas=optimizer.betas, eps=optimizer.eps)
+            self.optimizer = make_optimizer(self.classifier, self.spec, self.engine)
         return self.optimizer
 
     def get_train_dataloader(self) -> Loader:
@@ -109,6 +109,7 @@ class RunTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._refuse_ruined_weights()
+        share_statistics(self.classifier)
         step = self.state.global_step
         value = self._validated[1] if self._validated is not None and self._validated[0] == step else None
         with self.store.commit(step, value) as staging:
@@ -121,6 +122,8 @@ class RunTrainer(Trainer):
             self.engine.save_weights(self.model_wrapped, directory)
             if self.is_world_process_zero():
                 (directory / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing reads
+                if self.classifier.frozen_hash is not None:
+                    write_frozen(directory, self.classifier.frozen_hash, origin_of(self.spec))
 
     def _refuse_ruined_weights(self) -> None:
         """Raise UserError where any weight is not finite: the last good checkpoint stays the last. Collective."""

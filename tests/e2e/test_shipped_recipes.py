@@ -1,0 +1,80 @@
+"""Every shipped recipe, from the command line to its result, with sizes that two CPU cores can do.
+
+Same engine, offload, precision, task, optimizer, augmentation and way of loading: the run's own record is compared with
+the shipped recipe, and the engine that ran was verified by the run (`Engine.verify`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cli_runs import result, steps, zerofit
+from shrink import CHANGED, SIZES, STEPS, deepspeed_differences, differences, shrunk
+
+from zerofit.config.load import load_job, recipe_names
+from zerofit.config.schema import ZERO_STAGE
+from zerofit.plan.files import read_spec
+
+CASES = [(name, None) for name in recipe_names()] + [("vit-huge-food101", "zero2"), ("vit-huge-food101", "zero3")]
+Ran = Callable[[str, str | None], list[Path]]
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """Runs a shipped recipe once; gives the run directory of each of its stages."""
+    done: dict[tuple[str, str | None], list[Path]] = {}
+
+    def run(name: str, strategy: str | None) -> list[Path]:
+        if (name, strategy) in done:
+            return done[name, strategy]
+        cwd = tmp_path_factory.mktemp("shipped")
+        asked = asked_for(strategy)
+        job = load_job(name, asked)
+        overrides = [*asked, *shrunk(job.stages[0], cwd)]
+        if job.stages[0].init_from is not None:  # the run that the recipe goes on from
+            overrides.append(f"init_from={ran_before(job.stages[0].init_from)}")
+        ranks = "1" if job.stages[0].strategy.name == "single" else "2"
+        finished = zerofit("train", name, *overrides, "--nproc", ranks, cwd=cwd)
+        assert finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-3000:]
+        directory = cwd / "runs" / name
+        done[name, strategy] = [directory / one for one in job.directories] if job.staged else [directory]
+        return done[name, strategy]
+
+    def ran_before(path: str) -> Path:
+        name, stage = Path(path).parts[-2:]
+        return next(one for one in run(name, None) if one.name == stage)
+
+    return run
+
+
+def asked_for(strategy: str | None) -> list[str]:
+    return [] if strategy is None else [f"strategy={strategy}"]
+
+
+@pytest.mark.parametrize(("name", "strategy"), CASES)
+def test_a_shipped_recipe_runs_to_its_end(ran: Ran, name: str, strategy: str | None) -> None:
+    runs = ran(name, strategy)
+    job = load_job(name, asked_for(strategy))
+    for number, (run, shipped) in enumerate(zip(runs, job.stages, strict=True)):
+        spec = read_spec(run)
+        placed = {"run_dir", "init_from"} if job.staged else {"init_from"} if shipped.init_from is not None else set()
+        assert differences(shipped, spec.recipe) <= CHANGED | placed
+        if number > 0:
+            assert spec.recipe.init_from == str(runs[number - 1])
+        assert shipped.strategy.precision in ("auto", spec.precision)
+        assert (spec.deepspeed is not None) == (shipped.strategy.name in ZERO_STAGE)
+        assert deepspeed_differences(shipped, spec) <= SIZES
+        if spec.deepspeed is not None:
+            assert json.loads((run / "deepspeed.json").read_text()) == spec.deepspeed
+            assert spec.deepspeed["zero_optimization"]["stage"] == ZERO_STAGE[shipped.strategy.name]
+        body, taken = result(run), steps(run)
+        assert body["exit"] == "finished"
+        assert [record["step"] for record in taken] == list(range(1, STEPS + 1))
+        assert all(math.isfinite(record["loss"]) and record["grad_norm"] > 0 for record in taken)
+        assert body["test"]["samples"] == (spec.data.test or spec.data.validation) > 0
+        assert 0 <= body["test"]["top1"] <= body["test"]["top5"] <= 1
+        assert math.isfinite(body["test"]["loss"])

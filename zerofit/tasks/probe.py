@@ -1,0 +1,57 @@
+"""Linear probing: how well a head does on a frozen backbone, by a published protocol (`probe.preset`).
+
+online: as published, the backbone runs on every augmented batch; the same loop as `classify`, with other rules.
+cached: the backbone runs once, and a grid of heads is trained on what it gave, in seconds.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from zerofit.config.errors import UserError
+from zerofit.config.model import Rule
+from zerofit.config.schema import Recipe
+from zerofit.data.images import describe
+from zerofit.models.trainable import HEAD
+from zerofit.plan.spec import DataFacts, RunSpec
+from zerofit.tasks.cached import train_cached
+from zerofit.tasks.classify import train_online
+
+
+class Probe:
+    """The task `probe`."""
+
+    def describe(self, recipe: Recipe) -> DataFacts:
+        """Classes and sizes of the recipe's images. Raises UserError where they or the settings cannot be used."""
+        assert recipe.probe is not None, "the schema gives every probe its settings"
+        if recipe.probe.features == "cached":
+            check_cached(recipe)
+        return describe(recipe.data, recipe.model.image_size, recipe.train.seed)
+
+    def train(self, spec: RunSpec, resume: Path | None) -> dict[str, Any]:
+        """Train as `probe.features` says; returns result.json's body. Collective."""
+        assert spec.recipe.probe is not None
+        if spec.recipe.probe.features == "cached":
+            return train_cached(spec)
+        return train_online(spec, resume)
+
+
+def check_cached(recipe: Recipe) -> None:
+    """Raise UserError where features that are computed once cannot serve the recipe."""
+    assert recipe.probe is not None
+    rules: tuple[Rule, ...] = recipe.model.trainable or HEAD
+    if rules != HEAD:
+        trained = ", ".join(rule.pattern for rule in rules if not rule.freeze)
+        raise UserError(
+            f"probe.features: cached features come from a model that is frozen but for the head, and model.trainable "
+            f"trains {trained}; use features: online, or model.trainable=['{HEAD[0].pattern}']"
+        )
+    augment = recipe.data.augment
+    if augment.mixup or augment.cutmix:
+        raise UserError("probe.features: cached features are of single images; set augment.mixup and cutmix to 0")
+    if recipe.probe.views > 1 and (augment.crop_scale, augment.flip, augment.randaugment) == (None, 0.0, None):
+        raise UserError(
+            f"probe.views: {recipe.probe.views} views of an image are all the same without augmentation; "
+            "set views to 1, or data.augment"
+        )

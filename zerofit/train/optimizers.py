@@ -1,0 +1,51 @@
+"""The optimizer of a recipe, over the parameters as the engine holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from zerofit.models.classifier import ImageClassifier
+from zerofit.models.trainable import param_groups
+from zerofit.plan.spec import RunSpec
+from zerofit.train.lars import Lars
+
+if TYPE_CHECKING:
+    from zerofit.train.strategy import Engine
+
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD, "lars": Lars}
+"""By the name that a recipe gives in `optimizer.name`."""
+
+
+def make_optimizer(model: ImageClassifier, spec: RunSpec, engine: Engine) -> torch.optim.Optimizer:
+    """The recipe's optimizer over the groups of `model.trainable`; to be called before the engine takes them over."""
+    settings, groups = spec.recipe.optimizer, param_groups(model, spec)
+    if settings.name == "lars":
+        return Lars(
+            layer_by_layer(groups, engine.shape_of),
+            lr=spec.lr,
+            momentum=settings.momentum,
+            trust_coefficient=settings.trust_coefficient,
+            flat_sharded=engine.flat_sharded,
+            device=engine.device,
+        )
+    if settings.name == "sgd":
+        return torch.optim.SGD(groups, lr=spec.lr, momentum=settings.momentum)
+    return torch.optim.AdamW(groups, lr=spec.lr, betas=settings.betas, eps=settings.eps)
+
+
+def layer_by_layer(groups: Iterable[dict[str, Any]], shape_of: Callable[[Tensor], torch.Size]) -> list[dict[str, Any]]:
+    """A group for each parameter, in the same order, with what LARS cannot see once it is flat: `adapt` and `numel`.
+
+    `shape_of` gives a parameter's whole shape.
+    """
+    split = []
+    for group in groups:
+        for parameter in group["params"]:
+            shape = shape_of(parameter)
+            split.append({**group, "params": [parameter], "adapt": len(shape) > 1, "numel": prod(shape)})
+    return split
