@@ -13,24 +13,10 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-
-class NoStore:
-    """Commits nothing."""
-
-    @contextmanager
-    def commit(self, step: int, value: float | None) -> Iterator[Path]:
-        """Never reached: saving is switched off below."""
-        raise AssertionError("this benchmark writes no checkpoint")
-        yield Path()
+from ranks import NoStore, run_ranks
 
 
 def plan(strategy: str, options: argparse.Namespace) -> Path:
@@ -92,18 +78,9 @@ def rank(run_dir: Path) -> None:
 def measure(strategy: str, options: argparse.Namespace) -> dict[str, Any]:
     """Run one strategy and read what it wrote."""
     run_dir = plan(strategy, options)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={options.nproc}"]
-    with (run_dir / "log").open("w") as log:
-        process = subprocess.Popen([*torchrun, __file__, "--rank", str(run_dir)], stdout=log, stderr=log)
-        try:
-            code = process.wait(options.limit)
-        except subprocess.TimeoutExpired:
-            # Its ranks as well: they would keep their GPU memory while the next strategy is measured.
-            for one in [*psutil.Process(process.pid).children(recursive=True), process]:
-                one.kill()
-            return {"strategy": strategy, "error": f"no end within {options.limit} s"}
-    if code != 0:
-        return {"strategy": strategy, "error": (run_dir / "log").read_text()[-3000:]}
+    error = run_ranks(__file__, run_dir, options.nproc, options.limit)
+    if error is not None:
+        return {"strategy": strategy, "error": error}
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "loss" in line]
     steady = steps[len(steps) // 4 :]  # the first steps warm up

@@ -13,15 +13,12 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
-from main_job import NoStore
+from ranks import NoStore, run_ranks
 
 CACHED = ["probe.features=cached", r"model.trainable=['^head\.']"]
 VARIANTS = {
@@ -129,18 +126,9 @@ def extraction(spec: Any, device: Any) -> dict[str, float]:
 def measure(variant: str, options: argparse.Namespace) -> dict[str, Any]:
     """Run one measurement and read what it wrote."""
     run_dir = plan(variant, options)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={options.nproc}"]
-    with (run_dir / "log").open("w") as log:
-        process = subprocess.Popen([*torchrun, __file__, "--rank", str(run_dir)], stdout=log, stderr=log)
-        try:
-            code = process.wait(options.limit)
-        except subprocess.TimeoutExpired:
-            # Its ranks as well: they would keep their GPU memory while the next one is measured.
-            for one in [*psutil.Process(process.pid).children(recursive=True), process]:
-                one.kill()
-            return {"variant": variant, "error": f"no end within {options.limit} s"}
-    if code != 0:
-        return {"variant": variant, "error": (run_dir / "log").read_text()[-2500:]}
+    error = run_ranks(__file__, run_dir, options.nproc, options.limit)
+    if error is not None:
+        return {"variant": variant, "error": error}
     figures = json.loads((run_dir / "figures.json").read_text())
     if (run_dir / "metrics.jsonl").exists():
         steps = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
