@@ -21,7 +21,15 @@ def test_every_preset_probes_a_model_trained_on_cifar10(tmp_path: Path) -> None:
     )
     shape = f"model.shape={small}head_dim: 16, intermediate_size: 64}}"
     options = ["--models", "patch_lm", "--kinds", "online", "cached", "--finetune-epochs", "3", "--probe-epochs", "2"]
-    command = [sys.executable, str(script), "--data", str(IMAGES / "cifar10"), "--out", str(tmp_path), *options]
+    command = [
+        sys.executable,
+        str(script),
+        "--data",
+        str(IMAGES / "cifar10"),
+        "--out",
+        str(tmp_path / "runs"),
+        *options,
+    ]
     changes = ["--set", "data.limit=256", "data.workers=0", shape]
     done = subprocess.run([*command, *changes], capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
