@@ -11,23 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 from pathlib import Path
 from typing import Any
 
-from ranks import NoStore, run_ranks
+from ranks import FIGURES, be_rank, run_ranks, training, write_plan
 
 
 def plan(strategy: str, options: argparse.Namespace) -> Path:
     """Write the run directory of one strategy."""
-    from zerofit.config.load import load_recipe
-    from zerofit.plan.build import make_plan
-    from zerofit.plan.files import write_spec
-    from zerofit.plan.hardware import detect
-    from zerofit.tasks import TASKS
-
-    run_dir = (options.out / strategy).resolve()
+    run_dir: Path = (options.out / strategy).resolve()
     overrides = [
         f"strategy={strategy}",
         f"model.shape={options.shape}",
@@ -39,40 +32,8 @@ def plan(strategy: str, options: argparse.Namespace) -> Path:
         f"train.global_batch={options.global_batch}",
         *options.set,
     ]
-    recipe = load_recipe("qwen3-8b-cifar10", overrides)
-    facts = TASKS[recipe.task].describe(recipe)
-    spec = make_plan(recipe, facts=facts, hardware=detect(), ranks=options.nproc, run_dir=run_dir)
-    run_dir.mkdir(parents=True)
-    write_spec(spec)
+    write_plan("qwen3-8b-cifar10", overrides, options.nproc, run_dir)
     return run_dir
-
-
-def rank(run_dir: Path) -> None:
-    """One rank of one strategy, started by torchrun."""
-    import torch
-    import torch.distributed as dist
-    from transformers.trainer_utils import SaveStrategy
-
-    from zerofit.launch import workarounds
-    from zerofit.plan.files import read_spec
-    from zerofit.tasks.classify import largest, prepare, this_device
-
-    spec = read_spec(run_dir)
-    cuda = spec.hardware.device == "cuda"
-    if cuda:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    if spec.deepspeed is not None:
-        workarounds.apply()
-    elif not cuda:
-        os.environ["ACCELERATE_USE_CPU"] = "true"
-    dist.init_process_group("nccl" if cuda else "gloo")
-    run = prepare(spec, this_device(spec), NoStore())
-    run.trainer.args.save_strategy = SaveStrategy.NO
-    run.trainer.train()
-    peaks = largest(run.peak.figures())
-    if dist.get_rank() == 0:
-        (run_dir / "peaks.json").write_text(json.dumps(peaks))
-    dist.destroy_process_group()
 
 
 def measure(strategy: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -91,7 +52,7 @@ def measure(strategy: str, options: argparse.Namespace) -> dict[str, Any]:
         "loss_last": steps[-1]["loss"],
         "samples_s": round(statistics.median(step["samples_s"] for step in steady), 1),
         "mfu": steady[-1]["mfu"],
-        **json.loads((run_dir / "peaks.json").read_text()),
+        **json.loads((run_dir / FIGURES).read_text()),
     }
 
 
@@ -111,7 +72,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], help="further overrides, a.b=c")
     options = parser.parse_args()
     if options.rank:
-        rank(options.rank)
+        be_rank(options.rank, training)
         return
     for strategy in options.strategies:
         print(json.dumps(measure(strategy, options)), flush=True)

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ranks import NoStore, run_ranks
+from ranks import FIGURES, be_rank, run_ranks, training, write_plan
 
 CACHED = ["probe.features=cached", r"model.trainable=['^head\.']"]
 VARIANTS = {
@@ -44,13 +43,7 @@ def write_images(directory: Path, train: int) -> None:
 
 def plan(variant: str, options: argparse.Namespace) -> Path:
     """Write the run directory of one measurement."""
-    from zerofit.config.load import load_recipe
-    from zerofit.plan.build import make_plan
-    from zerofit.plan.files import write_spec
-    from zerofit.plan.hardware import detect
-    from zerofit.tasks import TASKS
-
-    run_dir = (options.out / variant).resolve()
+    run_dir: Path = (options.out / variant).resolve()
     overrides = [
         "init_from=null",
         f"model.shape={options.shape}",
@@ -64,46 +57,13 @@ def plan(variant: str, options: argparse.Namespace) -> Path:
         *([f"probe.cache={options.out}/features-{variant}"] if variant.startswith("extract") else []),
         *options.set,
     ]
-    recipe = load_recipe("qwen3-8b-cifar100-probe", overrides)
-    facts = TASKS[recipe.task].describe(recipe)
-    spec = make_plan(recipe, facts=facts, hardware=detect(), ranks=options.nproc, run_dir=run_dir)
-    run_dir.mkdir(parents=True)
-    write_spec(spec)
+    write_plan("qwen3-8b-cifar100-probe", overrides, options.nproc, run_dir)
     return run_dir
 
 
-def rank(run_dir: Path) -> None:
-    """One rank of one measurement, started by torchrun."""
-    import torch
-    import torch.distributed as dist
-    from transformers.trainer_utils import SaveStrategy
-
-    from zerofit.data.loader import close
-    from zerofit.launch.worker import prepare_engine
-    from zerofit.plan.files import read_spec
-    from zerofit.tasks.classify import largest, prepare, this_device
-
-    spec = read_spec(run_dir)
-    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(run_dir / "ops"))
-    cuda = spec.hardware.device == "cuda"
-    if cuda:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    prepare_engine(spec)
-    dist.init_process_group("nccl" if cuda else "gloo")
-    assert spec.recipe.probe is not None
-    if spec.recipe.probe.features == "cached":
-        figures = extraction(spec, this_device(spec))
-    else:
-        run = prepare(spec, this_device(spec), NoStore())
-        run.trainer.args.save_strategy = SaveStrategy.NO
-        try:
-            run.trainer.train()
-        finally:
-            close(run.job.loader)
-        figures = largest(run.peak.figures())
-    if dist.get_rank() == 0:
-        (run_dir / "figures.json").write_text(json.dumps(figures))
-    dist.destroy_process_group()
+def probing(spec: Any, device: Any) -> dict[str, Any]:
+    """What one rank measures: the extraction of features, or training on images."""
+    return extraction(spec, device) if spec.recipe.probe.features == "cached" else training(spec, device)
 
 
 def extraction(spec: Any, device: Any) -> dict[str, float]:
@@ -129,7 +89,7 @@ def measure(variant: str, options: argparse.Namespace) -> dict[str, Any]:
     error = run_ranks(__file__, run_dir, options.nproc, options.limit)
     if error is not None:
         return {"variant": variant, "error": error}
-    figures = json.loads((run_dir / "figures.json").read_text())
+    figures = json.loads((run_dir / FIGURES).read_text())
     if (run_dir / "metrics.jsonl").exists():
         steps = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
         steady = steps[len(steps) // 3 :]  # the first steps warm up, the very first compiles
@@ -154,7 +114,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], help="further overrides, a.b=c")
     options = parser.parse_args()
     if options.rank:
-        rank(options.rank)
+        be_rank(options.rank, probing)
         return
     options.out = options.out.resolve()
     options.data = options.out / "cifar-100-binary"

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import psutil
+
+if TYPE_CHECKING:
+    import torch
+
+    from zerofit.plan.spec import RunSpec
+
+Measurement = Callable[["RunSpec", "torch.device"], dict[str, Any]]
+"""What a rank does in a group that has been joined; returns figures, of which rank 0's are kept."""
+FIGURES = "figures.json"
 
 
 class NoStore:
@@ -19,6 +31,59 @@ class NoStore:
         """Never reached: benchmarks switch saving off."""
         raise AssertionError("this benchmark writes no checkpoint")
         yield Path()
+
+
+def write_plan(recipe_name: str, overrides: Sequence[str], ranks: int, run_dir: Path) -> None:
+    """Write the run directory of one measurement, which must not be there."""
+    from zerofit.config.load import load_recipe
+    from zerofit.plan.build import make_plan
+    from zerofit.plan.files import write_spec
+    from zerofit.plan.hardware import detect
+    from zerofit.tasks import TASKS
+
+    recipe = load_recipe(recipe_name, overrides)
+    facts = TASKS[recipe.task].describe(recipe)
+    spec = make_plan(recipe, facts=facts, hardware=detect(), ranks=ranks, run_dir=run_dir)
+    run_dir.mkdir(parents=True)
+    write_spec(spec)
+
+
+def be_rank(run_dir: Path, measure: Measurement) -> None:
+    """One rank of one measurement, started by torchrun; rank 0 writes the figures."""
+    import torch
+    import torch.distributed as dist
+
+    from zerofit.launch.worker import prepare_engine
+    from zerofit.plan.files import read_spec
+    from zerofit.tasks.classify import this_device
+
+    spec = read_spec(run_dir)
+    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(run_dir / "ops"))
+    cuda = spec.hardware.device == "cuda"
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    prepare_engine(spec)
+    dist.init_process_group("nccl" if cuda else "gloo")
+    figures = measure(spec, this_device(spec))
+    if dist.get_rank() == 0:
+        (run_dir / FIGURES).write_text(json.dumps(figures))
+    dist.destroy_process_group()
+
+
+def training(spec: RunSpec, device: torch.device) -> dict[str, Any]:
+    """Train without checkpoints: memory peaks, the largest of all ranks. Speed is in metrics.jsonl."""
+    from transformers.trainer_utils import SaveStrategy
+
+    from zerofit.data.loader import close
+    from zerofit.tasks.classify import largest, prepare
+
+    run = prepare(spec, device, NoStore())
+    run.trainer.args.save_strategy = SaveStrategy.NO
+    try:
+        run.trainer.train()
+    finally:
+        close(run.job.loader)
+    return largest(run.peak.figures())
 
 
 def run_ranks(script: str, run_dir: Path, nproc: int, limit: int) -> str | None:
