@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from cli_runs import TINY, refused, result, tiny, trained, zerofit
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 CACHED = (
     TINY.replace("name: tiny\n", "name: tiny\ntask: probe\nprobe: {features: cached, cache: features}\n")
@@ -37,6 +37,8 @@ def test_the_best_head_is_chosen_on_held_out_images(run: Path) -> None:
     assert body["chosen"]["lr_scale"] == 1.0
     assert body["test"]["top1"] > 0.5
     assert body["features"]["reused"] is False
+    (path,) = (run / "checkpoints").glob("step-*/model.safetensors")
+    assert not any(name.startswith("backbone.") for name in load_file(path))
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, body["steps"] + 1))
 
@@ -50,8 +52,17 @@ def test_its_checkpoint_is_evaluated_to_the_same_figures(run: Path) -> None:
     assert abs(again["top1"] - result(run)["test"]["top1"]) <= 2 / 360
 
 
+def test_a_finished_probe_is_not_trained_again(run: Path, cwd: Path) -> None:
+    """It took fewer steps than were planned: a tenth of the images was held out."""
+    refused(zerofit("train", "--resume", "runs/tiny", cwd=cwd), "runs/tiny is finished", "zerofit eval runs/tiny")
+    assert result(run)["exit"] == "finished"
+
+
 def test_a_second_run_finds_the_features_and_other_weights_do_not(run: Path, cwd: Path) -> None:
-    second = trained("tiny.yaml", "run_dir=runs/second", "strategy=single", cwd=cwd).parent / "second"
+    second = (
+        trained("tiny.yaml", "run_dir=runs/second", "strategy=single", "model.trainable=[head]", cwd=cwd).parent
+        / "second"
+    )
     assert result(second)["features"]["reused"] is True
     assert result(second)["features"]["directory"] == result(run)["features"]["directory"]
     trained("tiny.yaml", "run_dir=runs/other", "train.seed=1", "strategy=single", cwd=cwd)
@@ -113,12 +124,3 @@ def test_the_gap_between_cached_and_online_is_stated(run: Path, cwd: Path) -> No
 def test_one_line_names_what_is_wrong(tmp_path: Path, overrides: tuple[str, ...], words: tuple[str, ...]) -> None:
     refused(zerofit("train", str(tiny(tmp_path, CACHED)), *overrides, "--nproc", "2", cwd=tmp_path), *words)
     assert not list(tmp_path.glob("runs/*"))
-
-
-def test_a_head_can_be_taken_from_the_checkpoint(run: Path, tmp_path: Path) -> None:
-    """It is plain safetensors, of what was trained alone."""
-    (path,) = (run / "checkpoints").glob("step-*/model.safetensors")
-    held = load_file(path)
-    assert {"head.weight", "head.bias"} <= held.keys()
-    assert not any(name.startswith("backbone.") for name in held)
-    save_file(held, tmp_path / "head.safetensors")

@@ -24,8 +24,8 @@ def test_the_wheel_works_where_it_is_installed(tmp_path: Path) -> None:
     subprocess.run(build, check=True, timeout=300, capture_output=True)
     (wheel,) = tmp_path.glob("zerofit-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    recipes = {path.name for path in (ROOT / "zerofit" / "recipes").glob("*.yaml")}
-    assert {Path(name).name for name in names if name.endswith(".yaml")} == recipes
+    recipes = {str(path.relative_to(ROOT)) for path in (ROOT / "zerofit" / "recipes").rglob("*.yaml")}
+    assert {name for name in names if name.endswith(".yaml")} == recipes  # the presets are among them
     assert {"zerofit/py.typed", "zerofit/recipes/recipe.schema.json"} <= set(names)
     assert not [name for name in names if name.startswith("tests")]
     site = tmp_path / "site"

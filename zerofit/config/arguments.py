@@ -12,11 +12,11 @@ from pydantic import ValidationError
 from zerofit.config.errors import UserError
 from zerofit.config.explain import Origin, explain
 from zerofit.config.fields import Place
+from zerofit.config.lay import lay
 from zerofit.config.overrides import Override, apply_overrides
 from zerofit.config.presets import with_preset
 from zerofit.config.schema import Recipe
 from zerofit.config.section import Section
-from zerofit.config.stages import lay
 from zerofit.config.yaml_lines import Document
 
 

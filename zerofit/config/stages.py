@@ -6,7 +6,7 @@ names a preset takes the published protocol before the shared part's, which is m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from pydantic import ValidationError
 
 from zerofit.config.errors import UserError
 from zerofit.config.explain import Origin, explain, show
+from zerofit.config.lay import lay
 from zerofit.config.overrides import Override, apply_overrides
 from zerofit.config.presets import with_preset
-from zerofit.config.schema import Recipe, parse_strategy
+from zerofit.config.schema import Recipe
 from zerofit.config.yaml_lines import Document
 
 Raw = dict[str, Any]
@@ -87,25 +88,6 @@ def make_job(document: Document, label: str, overrides: Sequence[Override], name
         raise UserError("\n".join(explain(error, Origin(label, document, overrides)))) from None
     assert head.name is not None
     return Job(head.name, head.description, head.run_dir, tuple(recipes), staged=True)
-
-
-def lay(below: Raw, above: Raw) -> Raw:
-    """`above` over `below`, mapping by mapping; what else `above` gives stands whole, and drops its rivals."""
-    return apply_overrides(below, [Override("", place, value) for place, value in _leaves(below, above)])
-
-
-def _leaves(below: Raw, above: Raw, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for key, value in above.items():
-        under = below.get(key)
-        if (*place, key) == ("strategy",) and isinstance(under, str) and isinstance(value, dict):
-            try:
-                under = parse_strategy(under)
-            except ValueError:
-                continue  # the schema refuses it
-        if isinstance(under, dict) and isinstance(value, dict):
-            yield from _leaves(under, value, (*place, key))
-        else:
-            yield (*place, key), value
 
 
 def _whole(shared: Raw, own: Raw, overrides: Sequence[Override], where: str) -> Raw:

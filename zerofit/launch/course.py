@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -155,9 +153,8 @@ def is_done(run: Path) -> bool:
     """Whether a stage has taken all its steps: it has its result, or was cut off in its last test."""
     from zerofit.checkpoint.manifest import newest, step_of
 
-    with suppress(OSError, ValueError):
-        if json.loads((run / "result.json").read_text(encoding="utf-8")).get("exit") == "finished":
-            return True
+    if rundir.has_finished(run):
+        return True
     if not rundir.has_begun(run):
         return False
     checkpoint = newest(run / "checkpoints")

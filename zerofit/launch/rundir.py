@@ -55,6 +55,15 @@ def has_begun(path: Path) -> bool:
     return (metrics.exists() and metrics.stat().st_size > 0) or any(path.glob("checkpoints/step-*"))
 
 
+def has_finished(path: Path) -> bool:
+    """Whether a run has left its result."""
+    try:
+        result = json.loads((path / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(result.get("exit") == "finished")
+
+
 def remove(path: Path, made: Sequence[Path]) -> None:
     """Empty a run's directory, then remove those that were `made` for it, deepest first, as far as they are empty."""
     for one in path.iterdir():

@@ -105,8 +105,8 @@ def go_on(run: Path, source: str | None, overrides: Sequence[str], hardware: Har
     checkpoint = newest(spec.run_dir / "checkpoints")
     if checkpoint is None:
         raise UserError(f"{run} has no complete checkpoint to go on from: train anew")
-    if (step_of(checkpoint) or 0) >= spec.batches.total_steps:
-        raise UserError(f"{run} is finished: all {spec.batches.total_steps} steps are done; see: zerofit eval {run}")
+    if rundir.has_finished(spec.run_dir) or (step_of(checkpoint) or 0) >= spec.batches.total_steps:
+        raise UserError(f"{run} is finished: all its steps are done; see: zerofit eval {run}")
     (spec.run_dir / "result.json").unlink(missing_ok=True)
     return _launch(spec, lock, ("--resume", str(checkpoint)))
 

@@ -130,11 +130,11 @@ def _stored(skeleton: ImageClassifier, weights: Path) -> Iterator[tuple[str, Ten
 def _overlaid(origin: Iterator[tuple[str, Tensor]], weights: Path) -> Iterator[tuple[str, Tensor]]:
     """(name, value): those of `origin` that the checkpoint's file does not hold, then those that it holds."""
     with safe_open(weights, framework="pt") as file:
-        held = list(file.keys())
+        held = set(file.keys())
         for name, value in origin:
             if name not in held:
                 yield name, value
-        for name in held:
+        for name in sorted(held):
             yield name, file.get_tensor(name)
 
 

@@ -66,6 +66,8 @@ def backbone_of(spec: RunSpec, device: torch.device) -> tuple[ImageClassifier, E
     """The model to extract features with, held as the strategy holds it in evaluation, and its engine. Collective."""
     engine = evaluation_engine(spec, device)
     model = build_model(spec, engine.placement(), engine.compute_dtype)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained == {"head.weight", "head.bias"}, f"features depend on {trained}"  # `check_cached` lets no other be
     model.eval()
     return model, engine
 

@@ -18,6 +18,9 @@ from zerofit.plan.spec import DataFacts, RunSpec
 from zerofit.tasks.cached import train_cached
 from zerofit.tasks.classify import train_online
 
+HEAD_ALONE = tuple(Rule(pattern=pattern) for pattern in (HEAD[0].pattern, "^head", "head"))
+"""Rules that train the head and nothing else, at the optimizer's own rate and decay."""
+
 
 class Probe:
     """The task `probe`."""
@@ -41,11 +44,11 @@ def check_cached(recipe: Recipe) -> None:
     """Raise UserError where features that are computed once cannot serve the recipe."""
     assert recipe.probe is not None
     rules: tuple[Rule, ...] = recipe.model.trainable or HEAD
-    if rules != HEAD:
-        trained = ", ".join(rule.pattern for rule in rules if not rule.freeze)
+    if any(rule not in HEAD_ALONE for rule in rules):
+        given = ", ".join(rule.pattern for rule in rules)
         raise UserError(
-            f"probe.features: cached features come from a model that is frozen but for the head, and model.trainable "
-            f"trains {trained}; use features: online, or model.trainable=['{HEAD[0].pattern}']"
+            "probe.features: cached features come from a model that is frozen but for the head, and model.trainable "
+            f"has the rules {given}; use features: online, or model.trainable=[head]"
         )
     augment = recipe.data.augment
     if augment.mixup or augment.cutmix:
