@@ -55,7 +55,7 @@ def be_rank(run_dir: Path, measure: Measurement) -> None:
 
     from zerofit.launch.worker import prepare_engine
     from zerofit.plan.files import read_spec
-    from zerofit.tasks.classify import this_device
+    from zerofit.tasks.online import this_device
 
     spec = read_spec(run_dir)
     os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(run_dir / "ops"))
@@ -75,7 +75,7 @@ def training(spec: RunSpec, device: torch.device) -> dict[str, Any]:
     from transformers.trainer_utils import SaveStrategy
 
     from zerofit.data.loader import close
-    from zerofit.tasks.classify import largest, prepare
+    from zerofit.tasks.online import largest, prepare
 
     run = prepare(spec, device, NoStore())
     run.trainer.args.save_strategy = SaveStrategy.NO

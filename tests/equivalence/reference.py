@@ -17,7 +17,7 @@ from zerofit.data.images import open_split
 from zerofit.data.order import permutation
 from zerofit.models.build import build_model
 from zerofit.models.placement import WholePlacement
-from zerofit.models.trainable import rules_of
+from zerofit.plan.rules import rules_of
 from zerofit.plan.spec import RunSpec
 
 CPU = torch.device("cpu")

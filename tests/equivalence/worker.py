@@ -72,7 +72,7 @@ def train_without_checkpoints(spec: RunSpec, swap: bool, mutations: list[str]) -
     from transformers.trainer_utils import SaveStrategy
 
     from zerofit.data.loader import close
-    from zerofit.tasks.classify import prepare
+    from zerofit.tasks.online import prepare
 
     with plain_ddp() if swap else nullcontext():
         run = prepare(spec, torch.device("cpu"), NoStore())

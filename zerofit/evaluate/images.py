@@ -10,8 +10,8 @@ from zerofit.data.contents import SplitName
 from zerofit.data.images import Images, open_for_evaluation, open_split
 from zerofit.models.build import build_model
 from zerofit.plan.spec import RunSpec
-from zerofit.tasks.classify import this_device
 from zerofit.tasks.counting import count
+from zerofit.tasks.online import this_device
 from zerofit.train.strategy import WEIGHTS, evaluation_engine
 
 PLACE = {"source", "path", "name", "image_column", "label_column"}

@@ -69,14 +69,17 @@ def train(
 
 def begin(recipe: Recipe, hardware: Hardware, ranks: int | None, *, trust: bool = False) -> Launch:
     """A new run. Raises UserError."""
-    from zerofit.launch.origin import resolve
     from zerofit.tasks import TASKS
 
     assert recipe.name is not None, "load_recipe names the recipe"
     facts = TASKS[recipe.task].describe(recipe)
     ranks = ranks or default_ranks(recipe.strategy.name, hardware, recipe.train)
     hoped = next(rundir.candidates(recipe.name, recipe.run_dir))
-    origin = None if recipe.init_from is None else resolve(recipe.init_from)
+    origin = None
+    if recipe.init_from is not None:
+        from zerofit.launch.origin import resolve
+
+        origin = resolve(recipe.init_from)
     spec = make_plan(recipe, facts=facts, hardware=hardware, ranks=ranks, run_dir=hoped, origin=origin, trust=trust)
     run_dir, made = rundir.make(recipe.name, recipe.run_dir)
     lock = rundir.claim(run_dir)

@@ -11,8 +11,6 @@ import re
 from collections.abc import Iterable, Iterator
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -45,6 +43,8 @@ def target_layers(model: ImageClassifier, lora: Lora) -> dict[str, tuple[int, in
 
 def add_adapters(model: ImageClassifier, lora: Lora, layers: Iterable[str]) -> None:
     """Put adapters, without values, on the layers of these names; the engine's placement decides how they are held."""
+    from peft import LoraConfig, inject_adapter_in_model  # a second of import, for runs that have adapters alone
+
     prefix = f"{model.blocks_name}."
     names = [name.removeprefix(prefix) for name in layers]
     transposed = {isinstance(model.blocks.get_submodule(name), Conv1D) for name in names}
@@ -100,6 +100,8 @@ def merge_adapters(model: nn.Module) -> dict[str, Tensor]:
     W + (alpha / rank) B A is written to the model's own weights, in their dtype; a model without adapters is left as
     it is.
     """
+    from peft.tuners.lora import Linear as LoraLinear
+
     for module in model.modules():
         if isinstance(module, LoraLinear):
             module.merge()

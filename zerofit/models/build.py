@@ -23,8 +23,9 @@ from zerofit.models.patch_lm import PatchLMClassifier, patch_lm_config
 from zerofit.models.placement import Placement, parameters_on_meta
 from zerofit.models.pretrained import locate, pretrained_weights
 from zerofit.models.recompute import apply_checkpointing
-from zerofit.models.trainable import apply_rules, rules_of
+from zerofit.models.trainable import apply_rules
 from zerofit.models.vit import VitClassifier, vit_config
+from zerofit.plan.rules import rules_of
 from zerofit.plan.spec import RunSpec
 
 KINDS = {"vit": (vit_config, VitClassifier), "patch_lm": (patch_lm_config, PatchLMClassifier)}

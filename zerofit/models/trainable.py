@@ -10,23 +10,9 @@ from torch import nn
 
 from zerofit.config.errors import UserError
 from zerofit.config.model import DEFAULT_RULES, Rule
-from zerofit.config.schema import Recipe
 from zerofit.models.classifier import ImageClassifier
+from zerofit.plan.rules import REST, rules_of
 from zerofit.plan.spec import RunSpec
-
-HEAD = (Rule(pattern=r"^head\."),)
-ADAPTERS = (Rule(pattern=r"\.lora_"), Rule(pattern=r"^(?!backbone\.)"))
-REST = Rule(pattern=r".", freeze=True)
-
-
-def rules_of(recipe: Recipe) -> tuple[Rule, ...]:
-    """The rules that decide: the recipe's, or its task's; in a probe and under LoRA what they leave out is frozen."""
-    given = recipe.model.trainable
-    if recipe.task == "probe":
-        return (*(given or HEAD), REST)
-    if recipe.model.lora is not None:
-        return (*(given or ADAPTERS), REST)
-    return given or DEFAULT_RULES
 
 
 def assign(names: Iterable[str], rules: Sequence[Rule]) -> dict[str, Rule]:

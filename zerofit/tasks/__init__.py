@@ -1,4 +1,7 @@
-"""The kinds of work, by the name that a recipe gives in `task`."""
+"""The kinds of work, by the name that a recipe gives in `task`.
+
+The launcher describes data, and ranks train: what training needs is imported there.
+"""
 
 from __future__ import annotations
 

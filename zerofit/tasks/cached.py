@@ -19,8 +19,8 @@ from zerofit.models.build import build_model
 from zerofit.models.classifier import ImageClassifier
 from zerofit.models.frozen import write_frozen
 from zerofit.plan.spec import RunSpec, origin_of
-from zerofit.tasks.classify import largest, memory, this_device
 from zerofit.tasks.features import extract
+from zerofit.tasks.online import largest, memory, this_device
 from zerofit.train.head_grid import schedule
 from zerofit.train.heads import Probed, fitted, train_heads
 from zerofit.train.strategy import WEIGHTS, Engine, evaluation_engine

@@ -13,10 +13,8 @@ from zerofit.config.errors import UserError
 from zerofit.config.model import Rule
 from zerofit.config.schema import Recipe
 from zerofit.data.images import describe
-from zerofit.models.trainable import HEAD
+from zerofit.plan.rules import HEAD
 from zerofit.plan.spec import DataFacts, RunSpec
-from zerofit.tasks.cached import train_cached
-from zerofit.tasks.classify import train_online
 
 HEAD_ALONE = tuple(Rule(pattern=pattern) for pattern in (HEAD[0].pattern, "^head", "head"))
 """Rules that train the head and nothing else, at the optimizer's own rate and decay."""
@@ -36,7 +34,11 @@ class Probe:
         """Train as `probe.features` says; returns result.json's body. Collective."""
         assert spec.recipe.probe is not None
         if spec.recipe.probe.features == "cached":
+            from zerofit.tasks.cached import train_cached
+
             return train_cached(spec)
+        from zerofit.tasks.online import train_online
+
         return train_online(spec, resume)
 
 

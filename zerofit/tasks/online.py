@@ -1,0 +1,193 @@
+"""Training on images: the loop of `classify`, and of a probe that runs its backbone on every batch."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zerofit.checkpoint.store import RunStore
+from zerofit.data.augment import Augmenter
+from zerofit.data.images import IGNORED, open_split
+from zerofit.data.loader import Loader, close, train_loader
+from zerofit.data.order import TrainOrder
+from zerofit.measure.device import peak_flops
+from zerofit.measure.flops import training_flops_per_image
+from zerofit.measure.memory import Peak
+from zerofit.measure.progress import Progress
+from zerofit.models.build import build_model
+from zerofit.models.frozen import check_frozen, trains_a_part
+from zerofit.plan.spec import RunSpec
+from zerofit.tasks.counting import count
+from zerofit.train.callbacks import Guard, Order, Ready, Records
+from zerofit.train.job import Store
+from zerofit.train.saving import note_of
+from zerofit.train.strategy import DTYPES, WEIGHTS, engine_for
+from zerofit.train.trainer import RunTrainer
+
+
+def classification_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy over the samples that count.
+
+    logits [B, C] float32; targets int64 [B] (-100: does not count) or float32 [B, C] (a row of zeros: does not count).
+    """
+    if targets.is_floating_point():
+        total, valid = F.cross_entropy(logits, targets, reduction="sum"), targets.sum(dim=1) > 0
+    else:
+        total = F.cross_entropy(logits, targets, reduction="sum", ignore_index=IGNORED)
+        valid = targets != IGNORED
+    return total / valid.sum().clamp(min=1)
+
+
+class ImageJob:
+    """The training and validation data of one rank, and the loss."""
+
+    def __init__(self, spec: RunSpec, device: torch.device) -> None:
+        data, seed = spec.recipe.data, spec.recipe.train.seed
+        self.spec, self.device = spec, device
+        mixing = data.augment.mixup > 0 or data.augment.cutmix > 0
+        images = open_split(data, spec.data, "train", seed)
+        self.order = TrainOrder(spec.data.train, spec.batches, seed, dist.get_rank())
+        self.loader = train_loader(
+            images, self.order, workers=data.workers, partners=mixing, pin_memory=device.type == "cuda"
+        )
+        self.augment = Augmenter(
+            data.augment,
+            image_size=spec.data.image_size,
+            classes=len(spec.data.classes),
+            seed=seed,
+            mean=data.mean,
+            std=data.std,
+            label_smoothing=spec.recipe.train.label_smoothing,
+        )
+        self.bad_items = torch.zeros((), dtype=torch.int64, device=device)
+
+    def train_loader(self) -> Loader:
+        """This rank's micro-batches of an epoch."""
+        return self.loader
+
+    def seek(self, step: int) -> None:
+        """Make the next pass over the loader begin after `step` optimizer steps of the run."""
+        self.order.seek(*divmod(step, self.spec.batches.steps_per_epoch))
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """Mean loss of a micro-batch, augmented here."""
+        self.bad_items += (batch["labels"] == IGNORED).sum()
+        pixels, targets = self.augment(batch)
+        return classification_loss(model(pixels), targets)
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """loss, top1 and top5 over the validation split. Collective."""
+        data, seed = self.spec.recipe.data, self.spec.recipe.train.seed
+        images = open_split(data, self.spec.data, "validation", seed)
+        figures = count(model, self.spec, data, images, self.device)
+        return {name: figures[name] for name in ("loss", "top1", "top5")}
+
+
+def train_online(spec: RunSpec, resume: Path | None) -> dict[str, Any]:
+    """Train the model on images, validate and save as the recipe says, then test; result.json's body. Collective."""
+    started = time.perf_counter()
+    run = prepare(spec, this_device(spec), RunStore(spec), resume)
+    if resume is not None and run.trainer.classifier.frozen_hash is not None:
+        check_frozen(resume, run.trainer.classifier.frozen_hash)
+    try:
+        run.trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    finally:
+        close(run.job.loader)
+    trained = time.perf_counter() - started
+    dist.all_reduce(run.job.bad_items)
+    best = {"step": run.trainer.state.best_global_step, "value": run.trainer.state.best_metric}
+    result = {
+        "test": run.test(),
+        "steps": run.trainer.state.global_step,
+        "train_s": round(trained, 3),
+        "samples_s": round(statistics.median(run.records.samples_s), 3) if run.records.samples_s else None,
+        "bad_items": int(run.job.bad_items),
+        "best": best,
+        **memory(largest(run.peak.figures())),
+    }
+    shared = [result]
+    dist.broadcast_object_list(shared, src=0)
+    return shared[0]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run whose parts are made and joined."""
+
+    spec: RunSpec
+    device: torch.device
+    job: ImageJob
+    trainer: RunTrainer
+    records: Records
+    peak: Peak
+
+    def test(self) -> dict[str, Any]:
+        """Figures over the test split, or over the validation split where there is none. Collective."""
+        spec, model = self.spec, self.trainer.model_wrapped
+        split: Literal["test", "validation"] = "test" if spec.data.test else "validation"
+        images = open_split(spec.recipe.data, spec.data, split, spec.recipe.train.seed)
+        model.eval()
+        return {"split": split, **count(model, spec, spec.recipe.data, images, self.device)}
+
+
+def prepare(spec: RunSpec, device: torch.device, store: Store, resume: Path | None = None) -> Prepared:
+    """Make this rank's engine, model, data and trainer; rank 0 alone keeps records and shows progress.
+
+    `resume` is the checkpoint that will be loaded: whole weights are read from it, so that what `init_from` named need
+    not be there any more.
+    """
+    peak = Peak(device)
+    engine = engine_for(spec, device)
+    whole = None if resume is None or trains_a_part(spec.recipe) else resume / WEIGHTS
+    model = build_model(spec, engine.placement(), engine.compute_dtype, weights=whole)
+    job = ImageJob(spec, device)
+    trainer = RunTrainer(spec, engine, model, job, store, [Order(job), Guard()])
+
+    def ready() -> None:
+        engine.verify(trainer.model_wrapped, trainer.optimizer)
+        if model.frozen_hash is not None:
+            engine.save_a_part(trainer.model_wrapped)
+
+    trainer.add_callback(Ready(ready))
+    records = Records(
+        path=spec.run_dir / "metrics.jsonl",
+        spec=spec,
+        peak=peak,
+        data_wait=lambda: trainer.data_wait_s,
+        flops=training_flops_per_image(model),
+        peak_flops=peak_flops(spec.hardware.name, DTYPES[spec.precision]),
+        progress=Progress(spec.batches.total_steps),
+    )
+    if dist.get_rank() == 0:
+        trainer.add_callback(records)
+        note = note_of(model, spec)
+        if note is not None:
+            print(note, flush=True)
+    return Prepared(spec, device, job, trainer, records, peak)
+
+
+def this_device(spec: RunSpec) -> torch.device:
+    """The device that the launcher chose for this rank."""
+    if spec.hardware.device == "cpu":
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def memory(figures: dict[str, float]) -> dict[str, float]:
+    """Peaks as result.json promises them: on a CPU the memory that counts is the host's."""
+    return {"peak_alloc_gib": figures["host_rss_gib"], **figures}
+
+
+def largest(figures: dict[str, float]) -> dict[str, float]:
+    """Each figure's largest value over the ranks. Collective."""
+    everyone: list[dict[str, float]] = [{} for _ in range(dist.get_world_size())]
+    dist.all_gather_object(everyone, figures)
+    return {name: max(one[name] for one in everyone) for name in figures}
