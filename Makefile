@@ -21,7 +21,7 @@ demo: setup
 	$(BIN)/zerofit train digits
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 check: setup
 	$(BIN)/ruff format --check .

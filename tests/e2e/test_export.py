@@ -28,6 +28,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(str(tiny(directory)), *options, cwd=directory)
 
 
+@pytest.fixture(scope="module")
+def exported(run: Path) -> tuple[Path, str]:
+    """Its newest checkpoint, exported on the command line, and what that said."""
+    done = zerofit("export", str(run), "out", cwd=run.parents[1])
+    assert done.returncode == 0, done.stderr
+    return run.parents[1] / "out", done.stdout
+
+
 def whole(spec: RunSpec, weights: Path) -> ImageClassifier:
     return build_model(spec, WholePlacement(torch.device("cpu"), torch.float32), torch.float32, weights).eval()
 
@@ -41,11 +49,9 @@ def without_lora(spec: RunSpec) -> RunSpec:
     return spec.model_copy(update={"recipe": spec.recipe.model_copy(update={"model": model})})
 
 
-def test_adapters_are_merged(run: Path, tmp_path: Path) -> None:
-    done = zerofit("export", str(run), "out", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    out, spec = tmp_path / "out", rundir.load(run)
-    assert "adapters merged" in done.stdout
+def test_adapters_are_merged(run: Path, exported: tuple[Path, str]) -> None:
+    (out, said), spec = exported, rundir.load(run)
+    assert "adapters merged" in said
     assert sorted(path.name for path in out.iterdir()) == ["config.json", "export.json", "model.safetensors"]
     adapted = whole(spec, run / "checkpoints" / "step-000006" / "model.safetensors")
     logits = adapted(pixels())
@@ -60,11 +66,10 @@ def test_adapters_are_merged(run: Path, tmp_path: Path) -> None:
     assert (made["merged"]["rank"], made["merged"]["alpha"]) == (2, 8.0)
 
 
-def test_another_run_starts_from_an_export(run: Path, tmp_path: Path) -> None:
+def test_another_run_starts_from_an_export(run: Path, exported: tuple[Path, str], tmp_path: Path) -> None:
     """At a learning rate of nearly nothing it ends with the very loss that the LoRA run ended with."""
-    assert zerofit("export", str(run), "out", cwd=tmp_path).returncode == 0
     still = ("optimizer.lr=1e-12", "optimizer.weight_decay=0", "train.max_steps=1")
-    again = trained(str(tiny(tmp_path)), "init_from=out", *still, "--nproc", "1", cwd=tmp_path)
+    again = trained(str(tiny(tmp_path)), f"init_from={exported[0]}", *still, "--nproc", "1", cwd=tmp_path)
     assert result(again)["test"]["loss"] == pytest.approx(result(run)["test"]["loss"], rel=1e-5)
     assert steps(again)[0]["loss"] != pytest.approx(steps(run)[0]["loss"], rel=1e-3)
 

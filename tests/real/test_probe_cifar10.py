@@ -30,7 +30,7 @@ def test_every_preset_probes_a_model_trained_on_cifar10(tmp_path: Path) -> None:
         str(tmp_path / "runs"),
         *options,
     ]
-    changes = ["--set", "data.limit=256", "data.workers=0", shape]
+    changes = ["--set", "data.limit=256", "data.workers=0", "strategy=single", shape]
     done = subprocess.run([*command, *changes], capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     runs = [json.loads(line) for line in done.stdout.splitlines()]

@@ -26,11 +26,10 @@ SHARD = "5GB"
 
 
 def export(spec: RunSpec, checkpoint: Path, directory: Path) -> int:
-    """Write the model of `checkpoint` to `directory`, which must be new or empty; returns the bytes of its weights.
+    """Write the model of `checkpoint` to `directory`, new or empty (`launch.export` checks it); returns its bytes.
 
     The model is built whole in the host's memory, in float32, and adapters are merged in float32. Raises UserError.
     """
-    check_free(directory)
     cpu = torch.device("cpu")
     model = build_model(_plain(spec), WholePlacement(cpu, torch.float32), torch.float32, checkpoint / WEIGHTS)
     weights = merge_adapters(model)
@@ -55,14 +54,6 @@ def export(spec: RunSpec, checkpoint: Path, directory: Path) -> int:
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return sum(value.numel() * value.element_size() for value in weights.values())
-
-
-def check_free(directory: Path) -> None:
-    """Raise UserError where `directory` is a file, or holds something."""
-    if directory.is_dir() and not any(directory.iterdir()):
-        return
-    if directory.exists():
-        raise UserError(f"{directory} exists: name a new directory to export to")
 
 
 def _plain(spec: RunSpec) -> RunSpec:
