@@ -1,9 +1,10 @@
-"""The main job under several strategies: one JSON line each, with memory and speed.
+"""A shipped recipe under several strategies: one JSON line each, with memory and speed.
 
     python bench/main_job.py --data data/cifar10 --strategies zero2 zero3 fsdp2 --steps 20 --nproc 2
+    python bench/main_job.py --data data/cifar10 --recipe vit-huge-food101 --shape vit-huge --strategies ddp zero3
 
-The shipped recipe qwen3-8b-cifar10 with random weights of the exact shape (they cost the same memory and time as
-trained ones), 32 px in patches of 4, on an image folder. Checkpoints are left out: one would be 90 GB of disk.
+Random weights of the exact shape (they cost the same memory and time as trained ones), on an image folder whatever
+the recipe's data. Checkpoints are left out: one of the main job (qwen3-8b-cifar10) would be 90 GB of disk.
 Each strategy has its own processes and its own time limit; one that fails is a line that says so.
 """
 
@@ -23,6 +24,7 @@ def plan(strategy: str, options: argparse.Namespace) -> Path:
     run_dir: Path = (options.out / strategy).resolve()
     overrides = [
         f"strategy={strategy}",
+        "model.pretrained=null",
         f"model.shape={options.shape}",
         "data.source=folder",
         f"data.path={options.data}",
@@ -32,7 +34,7 @@ def plan(strategy: str, options: argparse.Namespace) -> Path:
         f"train.global_batch={options.global_batch}",
         *options.set,
     ]
-    write_plan("qwen3-8b-cifar10", overrides, options.nproc, run_dir)
+    write_plan(options.recipe, overrides, options.nproc, run_dir)
     return run_dir
 
 
@@ -41,11 +43,12 @@ def measure(strategy: str, options: argparse.Namespace) -> dict[str, Any]:
     run_dir = plan(strategy, options)
     error = run_ranks(__file__, run_dir, options.nproc, options.limit)
     if error is not None:
-        return {"strategy": strategy, "error": error}
+        return {"recipe": options.recipe, "strategy": strategy, "error": error}
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "loss" in line]
     steady = steps[len(steps) // 4 :]  # the first steps warm up
     return {
+        "recipe": options.recipe,
         "strategy": strategy,
         "steps": len(steps),
         "loss_first": steps[0]["loss"],
@@ -61,6 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rank", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--data", help="image folder")
+    parser.add_argument("--recipe", default="qwen3-8b-cifar10")
     parser.add_argument("--strategies", nargs="+", default=["zero2", "zero3", "fsdp2"])
     parser.add_argument("--shape", default="qwen3-8b")
     parser.add_argument("--nproc", type=int, default=2)

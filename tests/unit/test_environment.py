@@ -100,6 +100,13 @@ def test_prepare_on_cpu_hides_gpus_and_drops_accelerates_own_configuration() -> 
     assert again["TORCH_EXTENSIONS_DIR"] == cache
 
 
+@pytest.mark.parametrize(("said", "kept"), [("9.0a", None), ("8.0;9.0a", None), ("8.0 9.0+PTX", "8.0 9.0+PTX")])
+def test_prepare_takes_out_architectures_that_deepspeed_cannot_read(said: str, kept: str | None) -> None:
+    environ = {"TORCH_CUDA_ARCH_LIST": said}
+    prepare(environ, hardware("cuda"), local_size=2)
+    assert environ.get("TORCH_CUDA_ARCH_LIST") == kept
+
+
 @pytest.mark.parametrize("devices", ["2,3", "GPU-8932f937,GPU-1f22a253", "MIG-3eb87630-93d5-b2b6-b8ff-9b359caf4ee2"])
 def test_prepare_leaves_the_choice_of_gpus_alone(devices: str) -> None:
     environ = {"CUDA_VISIBLE_DEVICES": devices, "OMP_NUM_THREADS": "3"}

@@ -48,4 +48,4 @@ def test_vit_huge_plans_under_its_other_strategies(strategy: str, stage: int | N
         return
     assert spec.deepspeed is not None
     zero = spec.deepspeed["zero_optimization"]
-    assert (zero["stage"], zero.get("zero_quantized_gradients", False)) == (stage, strategy == "zeropp")
+    assert (zero["stage"], zero.get("zero_quantized_weights", False)) == (stage, strategy == "zeropp")

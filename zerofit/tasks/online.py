@@ -155,6 +155,7 @@ def prepare(spec: RunSpec, device: torch.device, store: Store, resume: Path | No
         engine.verify(trainer.model_wrapped, trainer.optimizer)
         if model.frozen_hash is not None:
             engine.save_a_part(trainer.model_wrapped)
+        engine.begin(trainer.model_wrapped)
 
     trainer.add_callback(Ready(ready))
     records = Records(
