@@ -11,27 +11,43 @@ from cli_runs import environment, steps, tiny, trained
 TWO = ("--nproc", "2")
 
 
-def losses(cwd: Path, *overrides: str) -> list[float]:
+def train_three_steps(cwd: Path, kernels: Path, *overrides: str) -> Path:
+    """The run's directory; its rank 0 logs every graph that was traced."""
     cwd.mkdir()
-    env = environment(TORCHINDUCTOR_CACHE_DIR=str(cwd / "kernels"))
-    wanted = (str(tiny(cwd)), "train.max_steps=3", *overrides, *TWO)
-    return [record["loss"] for record in steps(trained(*wanted, cwd=cwd, env=env))]
+    env = environment(TORCHINDUCTOR_CACHE_DIR=str(kernels), TORCH_LOGS="graph_code")
+    return trained(str(tiny(cwd)), "train.max_steps=3", *overrides, *TWO, cwd=cwd, env=env)
+
+
+def losses(run: Path) -> list[float]:
+    return [record["loss"] for record in steps(run)]
+
+
+def traced(run: Path) -> bool:
+    return "TRACED GRAPH" in (run / "logs" / "rank-0.log").read_text()
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiled once for all: the strategies' blocks are the same."""
+    return tmp_path_factory.mktemp("kernels")
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
-    directory = tmp_path_factory.mktemp("plain") / "run"
-    found = losses(directory)
+    directory = tmp_path_factory.mktemp("plain")
+    run = train_three_steps(directory / "run", directory / "kernels")
+    assert not traced(run)
     assert not list(directory.glob("kernels/**/*.cpp"))
-    return found
+    return losses(run)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2", "zero2"])
-def test_compiled_blocks_train_the_same(tmp_path: Path, plain: list[float], strategy: str) -> None:
-    compiled = losses(tmp_path / "run", f"strategy={{name: {strategy}, compile: true}}")
-    assert compiled == pytest.approx(plain, rel=1e-6)
-    assert list(tmp_path.glob("run/kernels/**/*.cpp"))  # it was compiled
+def test_compiled_blocks_train_the_same(tmp_path: Path, kernels: Path, plain: list[float], strategy: str) -> None:
+    run = train_three_steps(tmp_path / "run", kernels, f"strategy={{name: {strategy}, compile: true}}")
+    assert losses(run) == pytest.approx(plain, rel=1e-6)
+    assert traced(run)
+    assert list(kernels.glob("**/*.cpp"))
 
 
 def test_tensorboard_gets_training_and_validation(tmp_path: Path) -> None:

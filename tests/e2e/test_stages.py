@@ -97,6 +97,15 @@ def test_what_is_there_is_not_trained_again(job: Path) -> None:
     assert contents(job) == before
 
 
+def test_a_stage_starts_again_from_the_one_before(job: Path, tmp_path: Path) -> None:
+    copy = first_stage_alone(job, tmp_path)
+    before = contents(copy / "01-tune")
+    done = zerofit("train", "two.yaml", "--from-stage", "2", "--nproc", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    assert contents(copy / "01-tune") == before
+    assert losses(copy / "02-probe") == losses(job / "02-probe")
+
+
 def test_a_mistake_in_the_last_stage_shows_before_the_first_begins(tmp_path: Path) -> None:
     name = recipe(tmp_path)
     refused(zerofit("train", name, "stages.1.train.global_batch=15", cwd=tmp_path), "02-probe: ", "global_batch")
