@@ -1,6 +1,7 @@
 # make setup   install everything into .venv (again only when pyproject.toml or constraints.txt changed)
 # make demo    train the main job on embedded data: all GPUs, or two processes on CPU
 # make test    the tests that need no GPU
+# make test-thorough  the whole tables of which those are a selection
 # make check   format, lint, types, imports
 .DEFAULT_GOAL := setup
 PYTHON ?= python3
@@ -14,14 +15,17 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
-.PHONY: setup demo test check fmt build constraints clean
+.PHONY: setup demo test test-thorough check fmt build constraints clean
 setup: $(STAMP)
 
 demo: setup
 	$(BIN)/zerofit train digits
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not thorough' $(TESTS)
+
+test-thorough: setup
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m thorough $(TESTS)
 
 check: setup
 	$(BIN)/ruff format --check .

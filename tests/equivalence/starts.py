@@ -30,6 +30,8 @@ class Work:
     """Go on from this checkpoint."""
     swap: bool = False
     """Put plain DDP in fsdp2's place."""
+    resave: bool = False
+    """Where the state of another engine was taken over, save it as it is, before the first step."""
     mutations: tuple[str, ...] = ()
     """Break the optimizer in these ways (mutations.py)."""
 

@@ -58,7 +58,8 @@ def train(work: dict[str, Any]) -> dict[str, Any]:
 
     if work["whole"]:
         resume = None if work["resume"] is None else Path(work["resume"])
-        return TASKS[spec.recipe.task].train(spec, resume)
+        with saved_as_taken_over() if work["resave"] else nullcontext():
+            return TASKS[spec.recipe.task].train(spec, resume)
     try:
         return train_without_checkpoints(spec, work["swap"], work["mutations"])
     except WrongEngine as error:
@@ -97,6 +98,20 @@ def plain_ddp() -> Iterator[None]:
         patch.object(FullyShard, "placement", Replicated.placement),
         patch.object(FullyShard, "adopt", Replicated.adopt),
     ):
+        yield
+
+
+@contextmanager
+def saved_as_taken_over() -> Iterator[None]:
+    """Write a checkpoint right after the state of another engine's was taken over."""
+    from zerofit.checkpoint import takeover
+    from zerofit.tasks import online
+
+    def take_over(trainer: Any, checkpoint: Path) -> None:
+        takeover.take_over(trainer, checkpoint)
+        trainer._save_checkpoint(trainer.model_wrapped, None)
+
+    with patch.object(online, "take_over", take_over):
         yield
 
 

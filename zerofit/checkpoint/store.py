@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 
 from zerofit.checkpoint.commit import Best, commit, read_best, record_best, rotate, stage, staging, sweep
 from zerofit.plan.spec import RunSpec
+
+
+def written_as(spec: RunSpec) -> dict[str, Any]:
+    """What the files in a checkpoint of `spec` depend on: facts in its manifest."""
+    return {"strategy": spec.recipe.strategy.name, "world_size": spec.batches.ranks, "precision": spec.precision}
 
 
 class RunStore:
@@ -36,7 +42,7 @@ class RunStore:
         yield directory
         dist.barrier()  # nothing is listed before it is written
         if dist.get_rank() == 0:
-            facts = {"strategy": self.spec.recipe.strategy.name, "world_size": self.spec.batches.ranks}
+            facts = written_as(self.spec)
             commit(directory / f"checkpoint-{step}", self.checkpoints, step, facts)
             if value is not None and self._is_best(value):
                 record_best(self.checkpoints, Best(step=step, value=value))

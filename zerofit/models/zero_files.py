@@ -43,7 +43,7 @@ def tag_directory(directory: Path) -> Path | None:
 
 def zero_weights(directory: Path, trust: bool) -> dict[str, Reader]:
     """Readers of the parameters and buffers in a tag's directory (`global_step500`). Raises UserError."""
-    whole, parts, optimizers = (_by_rank(directory, pattern) for pattern in (WHOLE, PART, OPTIMIZER))
+    whole, parts, optimizers = (by_rank(directory, pattern) for pattern in (WHOLE, PART, OPTIMIZER))
     names = sorted(path.name for path in directory.iterdir())
     if any(LAYER.match(name) for name in names):
         raise UserError(
@@ -53,7 +53,7 @@ def zero_weights(directory: Path, trust: bool) -> dict[str, Reader]:
         raise UserError(f"init_from: {directory} holds files of ZeRO stage 3 and of another: give a directory of one")
     if whole:
         path = whole[0]
-        return readers(_tensors(path, _entry(path, load(path, trust=trust), "module")))
+        return readers(_tensors(path, entry(path, load(path, trust=trust), "module")))
     if parts:
         return _stage_3(parts, optimizers, trust)
     there = ", ".join(names[:5]) or "nothing"
@@ -63,7 +63,7 @@ def zero_weights(directory: Path, trust: bool) -> dict[str, Reader]:
     )
 
 
-def _by_rank(directory: Path, pattern: re.Pattern[str]) -> list[Path]:
+def by_rank(directory: Path, pattern: re.Pattern[str]) -> list[Path]:
     """The files of the pattern, in order of ranks, all of them. Raises UserError for tensor-parallel ones."""
     found: dict[int, Path] = {}
     for path in directory.iterdir():
@@ -85,21 +85,21 @@ def _by_rank(directory: Path, pattern: re.Pattern[str]) -> list[Path]:
 def _stage_3(parts: Sequence[Path], optimizers: Sequence[Path], trust: bool) -> dict[str, Reader]:
     first = parts[0]
     model = load(first, trust=trust)
-    states = [_entry(path, load(path, trust=trust), "optimizer_state_dict") for path in optimizers]
-    ranks = _entry(optimizers[0], states[0], "partition_count") if states else len(parts)
+    states = [entry(path, load(path, trust=trust), "optimizer_state_dict") for path in optimizers]
+    ranks = entry(optimizers[0], states[0], "partition_count") if states else len(parts)
     for files, what in ((parts, "model"), (optimizers, "optim")):
         if len(files) != ranks:
             raise UserError(
                 f"init_from: {first.parent} has the files *_{what}_states.pt of {len(files)} ranks, but was written by "
                 f"{ranks}"
             )
-    flats = [_Flat(_entry(path, state, "fp32_flat_groups")) for path, state in zip(optimizers, states, strict=True)]
-    shapes = {name: shape for group in _entry(first, model, "param_shapes") for name, shape in group.items()}
+    flats = [Flat(entry(path, state, "fp32_flat_groups")) for path, state in zip(optimizers, states, strict=True)]
+    shapes = {name: shape for group in entry(first, model, "param_shapes") for name, shape in group.items()}
     stored: dict[str, Reader] = {}
     start = 0
     for name, shape in shapes.items():
         length = math.ceil(math.prod(shape) / ranks)
-        stored[name] = partial(_joined_slices, flats, start, length, shape)
+        stored[name] = partial(joined_slices, flats, start, length, shape)
         start += length
     for path, flat in zip(optimizers, flats, strict=True):
         if flat.size != start:
@@ -109,17 +109,17 @@ def _stage_3(parts: Sequence[Path], optimizers: Sequence[Path], trust: bool) -> 
     frozen = model.get("frozen_param_shapes") or {}
     if frozen:
         everyone = [model, *(load(path, trust=trust) for path in parts[1:])]
-        fragments = [_entry(path, one, "frozen_param_fragments") for path, one in zip(parts, everyone, strict=True)]
+        fragments = [entry(path, one, "frozen_param_fragments") for path, one in zip(parts, everyone, strict=True)]
         for name, shape in frozen.items():
-            held = [_entry(path, one, name) for path, one in zip(parts, fragments, strict=True)]
-            stored[name] = partial(_joined, held, shape)
-    module = _entry(first, model, "module")
+            held = [entry(path, one, name) for path, one in zip(parts, fragments, strict=True)]
+            stored[name] = partial(joined, held, shape)
+    module = entry(first, model, "module")
     stored |= readers({name: module[name] for name in model.get("buffer_names") or () if name in module})
     shared = model.get("shared_params") or {}
     return stored | {name: stored[source] for name, source in shared.items() if source in stored}
 
 
-class _Flat:
+class Flat:
     """One rank's flat tensors, as if they were one."""
 
     def __init__(self, groups: Sequence[Tensor]) -> None:
@@ -136,15 +136,18 @@ class _Flat:
                 yield group[lower - begin : upper - begin]
 
 
-def _joined_slices(flats: Sequence[_Flat], start: int, length: int, shape: torch.Size) -> Tensor:
-    return _joined([piece for flat in flats for piece in flat.slice(start, length)], shape)
+def joined_slices(flats: Sequence[Flat], start: int, length: int, shape: torch.Size) -> Tensor:
+    """A tensor of which every rank's flat holds `length` elements from `start`, the last ones padded."""
+    return joined([piece for flat in flats for piece in flat.slice(start, length)], shape)
 
 
-def _joined(pieces: Sequence[Tensor], shape: torch.Size) -> Tensor:
+def joined(pieces: Sequence[Tensor], shape: torch.Size) -> Tensor:
+    """Pieces of a flattened tensor of `shape`, in order; what is left over pads."""
     return torch.cat([piece.flatten() for piece in pieces])[: math.prod(shape)].view(shape)
 
 
-def _entry(path: Path, loaded: Any, key: str) -> Any:
+def entry(path: Path, loaded: Any, key: str) -> Any:
+    """What `path` held under `key`. Raises UserError where it held nothing."""
     if not isinstance(loaded, dict) or loaded.get(key) is None:
         raise UserError(f"init_from: {path} is no such file of DeepSpeed: it has no {key}")
     return loaded[key]

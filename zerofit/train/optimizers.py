@@ -38,6 +38,15 @@ def make_optimizer(model: ImageClassifier, spec: RunSpec, engine: Engine) -> tor
     return torch.optim.AdamW(groups, lr=spec.lr, betas=settings.betas, eps=settings.eps)
 
 
+def group_names(model: ImageClassifier, spec: RunSpec) -> list[list[str]]:
+    """Names of the parameters in each group of `make_optimizer`, in its order, however they are held."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = [[names[id(parameter)] for parameter in group["params"]] for group in param_groups(model, spec)]
+    if spec.recipe.optimizer.name == "lars":
+        return [[name] for group in groups for name in group]
+    return groups
+
+
 def layer_by_layer(groups: Iterable[dict[str, Any]], shape_of: Callable[[Tensor], torch.Size]) -> list[dict[str, Any]]:
     """A group for each parameter, in the same order, with what LARS cannot see once it is flat: `adapt` and `numel`.
 

@@ -23,6 +23,8 @@ from zerofit.models.placement import Placement, WholePlacement
 from zerofit.plan.spec import RunSpec
 from zerofit.train.optimizers import OPTIMIZERS
 from zerofit.train.placements import PartitionedPlacement, ShardedPlacement
+from zerofit.train.restoring import restore_tensors, restore_zero_1_2, restore_zero_3
+from zerofit.train.state import TrainingState
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -74,6 +76,10 @@ class Engine(ABC):
 
     def begin(self, wrapped: nn.Module) -> None:
         """Adjust the prepared engine, before the first step."""
+
+    @abstractmethod
+    def restore(self, model: nn.Module, wrapped: nn.Module, optimizer: Any, state: TrainingState) -> None:
+        """Put `state` in the place of the weights and of what the optimizer keeps; both as prepared. Collective."""
 
     def settle(self, wrapped: nn.Module) -> None:
         """Bring weights to rest after forwards that no backward followed."""
@@ -129,6 +135,12 @@ class Replicated(Engine):
         expect(plain, self.strategy.name, "its parameters are not plain tensors")
         self.expect_optimizer(_inner(optimizer))
 
+    def restore(self, model: nn.Module, wrapped: nn.Module, optimizer: Any, state: TrainingState) -> None:
+        def copy(parameter: Tensor, whole: Tensor) -> Tensor:
+            return whole.to(parameter.device, copy=True)
+
+        restore_tensors(model, _inner(optimizer), state, copy)
+
 
 class FullyShard(Engine):
     """fsdp2: `fully_shard` itself, on CPU as on GPUs.
@@ -183,6 +195,16 @@ class FullyShard(Engine):
         if self.strategy.offload.params:
             off = all(p.device.type == "cpu" for p in wrapped.parameters())
             expect(off, name, "its weights are not offloaded")
+
+    def restore(self, model: nn.Module, wrapped: nn.Module, optimizer: Any, state: TrainingState) -> None:
+        from torch.distributed.tensor import distribute_tensor
+
+        def shard(parameter: Any, whole: Tensor) -> Tensor:
+            mesh, placements = parameter.device_mesh, parameter.placements
+            held = distribute_tensor(whole.to(mesh.device_type), mesh, placements, src_data_rank=None)  # all have it
+            return held.to(parameter.device)
+
+        restore_tensors(model, _inner(optimizer), state, shard)
 
     def settle(self, wrapped: nn.Module) -> None:
         from torch.distributed.fsdp import FSDPModule
@@ -257,6 +279,9 @@ class Zero(Engine):
         wanted = self.strategy.offload.optimizer == "cpu"
         expect(bool(offload) == wanted or self.strategy.offload.optimizer == "nvme", name, "its offload is another")
 
+    def restore(self, model: nn.Module, wrapped: nn.Module, optimizer: Any, state: TrainingState) -> None:
+        (restore_zero_3 if self.stage == 3 else restore_zero_1_2)(wrapped, state)
+
     def save_a_part(self, wrapped: nn.Module) -> None:
         engine: Any = wrapped
         for name in ("save_checkpoint", "_zero3_consolidated_16bit_state_dict"):
@@ -327,6 +352,9 @@ class WholeLow(Engine):
         return WholePlacement(self.device, self.compute_dtype)
 
     def verify(self, wrapped: nn.Module, optimizer: Any) -> None:
+        raise AssertionError("this engine does not train")
+
+    def restore(self, model: nn.Module, wrapped: nn.Module, optimizer: Any, state: TrainingState) -> None:
         raise AssertionError("this engine does not train")
 
 

@@ -1,0 +1,131 @@
+"""From any strategy and number of ranks to any other: the state arrives bit by bit, and the same steps follow."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from cases import VIT, furthest, plan, recipe
+from starts import Work, column, run_together
+from torch import Tensor
+
+from zerofit.checkpoint.native import read_state
+from zerofit.config.schema import Recipe
+from zerofit.models.build import build_model
+from zerofit.models.placement import WholePlacement
+from zerofit.plan.files import write_spec
+from zerofit.plan.spec import RunSpec
+from zerofit.train.optimizers import group_names
+
+STRATEGIES = ("ddp", "fsdp2", "zero1", "zero2", "zero3")
+STEPS, SAVED = 30, 10
+Route = tuple[int, int, str, str]
+"""World size before and after, strategy before and after."""
+WORLDS = ((2, 1), (1, 2), (2, 4))
+# Each strategy is left and arrived at, on fewer ranks and on more; the whole table is `make test-thorough`'s.
+SHORT: list[Route] = [
+    *((2, 1, "zero2", "ddp"), (2, 1, "fsdp2", "zero2"), (2, 1, "zero3", "zero1")),
+    *((1, 2, "ddp", "zero3"), (1, 2, "zero1", "fsdp2")),
+]
+WHOLE: list[Route] = [(*worlds, *pair) for worlds in WORLDS for pair in itertools.product(STRATEGIES, STRATEGIES)]
+
+
+def frozen_in_part(strategy: str) -> Recipe:
+    """Odd sizes, frozen parameters, two groups of weight decay; epochs of 5 steps."""
+    return recipe(
+        {
+            **VIT,
+            "trainable": [{"pattern": r"layers\.0\.", "freeze": True}, {"pattern": "bias$", "weight_decay": 0.0}, "."],
+        },
+        strategy,
+        data={"limit": 90},
+        train={"micro_batch": 4, "max_steps": STEPS},
+        checkpoint={"every_steps": SAVED, "keep": 9},
+    )
+
+
+def saved(spec: RunSpec) -> Path:
+    return spec.run_dir / "checkpoints" / f"step-{SAVED:06d}"
+
+
+@pytest.fixture(scope="module")
+def routes(request: pytest.FixtureRequest) -> list[Route]:
+    """Those whose tests were selected; ZeRO-3 last, which replaces F.linear for the rest of a process."""
+    asked = {item.callspec.params["route"] for item in request.session.items if item.path == Path(__file__)}
+    return sorted(asked, key=lambda route: (route[3] == "zero3", route))
+
+
+@pytest.fixture(scope="module")
+def sources(routes: list[Route], tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], RunSpec]:
+    directory = tmp_path_factory.mktemp("sources")
+    specs = {}
+    for world in sorted({route[0] for route in routes}):
+        needed = [strategy for strategy in STRATEGIES if any(route[::2] == (world, strategy) for route in routes)]
+        for strategy in needed:
+            specs[world, strategy] = plan(frozen_in_part(strategy), world, directory / f"{strategy}-{world}")
+            write_spec(specs[world, strategy])
+        works = [Work(str(specs[world, strategy].run_dir), whole=True) for strategy in needed]
+        run_together(works, world, directory / f"start-{world}")
+    return specs
+
+
+@pytest.fixture(scope="module")
+def arrived(
+    routes: list[Route], sources: dict[tuple[int, str], RunSpec], tmp_path_factory: pytest.TempPathFactory
+) -> dict[Route, RunSpec]:
+    directory = tmp_path_factory.mktemp("arrived")
+    specs = {}
+    for now in sorted({route[1] for route in routes}):
+        works = []
+        for route in (one for one in routes if one[1] == now):
+            specs[route] = plan(frozen_in_part(route[3]), now, directory / "-".join(map(str, route)))
+            write_spec(specs[route])
+            left = saved(sources[route[0], route[2]])
+            works.append(Work(str(specs[route].run_dir), whole=True, resume=str(left), resave=True))
+        run_together(works, now, directory / f"start-{now}")
+    return specs
+
+
+@pytest.fixture(scope="module")
+def groups(sources: dict[tuple[int, str], RunSpec]) -> list[list[str]]:
+    spec = sources[1, "ddp"]
+    model = build_model(spec, WholePlacement(torch.device("cpu"), torch.float32), torch.float32)
+    return group_names(model, spec)
+
+
+def bits(checkpoint: Path, groups: list[list[str]]) -> dict[str, Tensor]:
+    """Every number of the state, by name and kind."""
+    state = read_state(checkpoint, groups)
+    found = {}
+    for name in (name for group in groups for name in group):
+        found[name] = state.weights[name]()
+        found |= {f"{name} {kind}": read() for kind, read in state.moments[name].items()}
+        found[f"{name} step"] = torch.tensor(state.counts[name])
+    return found
+
+
+@pytest.mark.parametrize(
+    "route",
+    [*SHORT, *(pytest.param(one, marks=pytest.mark.thorough) for one in WHOLE if one not in SHORT)],
+    ids=lambda route: "{2}x{0}-{3}x{1}".format(*route),
+)
+def test_state_and_steps_are_the_same(
+    sources: dict[tuple[int, str], RunSpec],
+    arrived: dict[Route, RunSpec],
+    groups: list[list[str]],
+    route: Route,
+) -> None:
+    source, target = sources[route[0], route[2]], arrived[route]
+    whole, gone_on = column(source, "loss"), column(target, "loss")
+    assert len(gone_on) == STEPS - SAVED
+    print("furthest", furthest(gone_on, whole[SAVED:]))
+    assert furthest(gone_on, whole[SAVED:]) <= 1e-6
+    assert column(target, "lr") == column(source, "lr")[SAVED:]
+    if route[0] == route[1] and route[2] == route[3]:
+        return
+    before, after = bits(saved(source), groups), bits(saved(target), groups)
+    assert before.keys() == after.keys()
+    assert len(groups) == 2
+    assert [name for name in before if not torch.equal(before[name], after[name])] == []

@@ -1,0 +1,99 @@
+"""Putting a `TrainingState` into optimizers and weights as each engine holds them.
+
+Every rank reads the whole tensor and keeps its share; nothing here is collective but what DeepSpeed does at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from zerofit.train.lars import real_elements
+from zerofit.train.state import TrainingState
+
+
+def trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Names and parameters that are trained."""
+    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
+def restore_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState, share: Any) -> None:
+    """Engines whose optimizer holds the model's parameters; `share(parameter, whole)` gives what is held of them."""
+    with torch.no_grad():
+        for name, parameter in trained(model):
+            parameter.copy_(share(parameter, state.weights[name]()))
+            kept = optimizer.state[parameter]
+            for kind, read in state.moments.get(name, {}).items():
+                kept[kind] = share(parameter, read())
+            if name in state.counts:
+                kept["step"] = torch.tensor(state.counts[name], dtype=torch.float32)
+
+
+def restore_flat(optimizer: torch.optim.Optimizer, flat: Tensor, pieces: list[Piece], state: TrainingState) -> None:
+    """One flat float32 shard of a group of parameters, and what the optimizer keeps of it."""
+    kept = optimizer.state[flat]
+    kinds = {kind for piece in pieces for kind in state.moments.get(piece.name, {})}
+    for kind in sorted(kinds):
+        kept[kind] = torch.zeros_like(flat)
+    with torch.no_grad():
+        for piece in pieces:
+            piece.copy(flat, state.weights[piece.name]())
+            for kind, read in state.moments.get(piece.name, {}).items():
+                piece.copy(kept[kind], read())
+    counts = {state.counts[piece.name] for piece in pieces if piece.name in state.counts}
+    if counts:
+        kept["step"] = torch.tensor(max(counts), dtype=torch.float32)
+
+
+class Piece:
+    """Elements `first` and on of a whole parameter, `length` of them, at `start` of a flat shard."""
+
+    def __init__(self, name: str, first: int, length: int, start: int) -> None:
+        self.name, self.first, self.length, self.start = name, first, length, start
+
+    def copy(self, flat: Tensor, whole: Tensor) -> None:
+        """Into the shard; what pads it is left."""
+        flat[self.start : self.start + self.length].copy_(whole.flatten()[self.first : self.first + self.length])
+
+
+def restore_zero_1_2(engine: Any, state: TrainingState) -> None:
+    """DeepSpeed's ZeRO stages 1 and 2, and its BF16_Optimizer: parameters know where they lie in the flat shards."""
+    zero = engine.optimizer
+    names = {id(parameter): name for name, parameter in engine.module.named_parameters()}
+    for flat, group in zip(flat_shards(zero), zero.bit16_groups, strict=True):
+        pieces = []
+        for parameter in group:
+            mapping = parameter._hp_mapping
+            if mapping is not None:  # this rank holds some of it
+                here, there = mapping.lp_fragment_address, mapping.hp_fragment_address
+                pieces.append(Piece(names[id(parameter)], here.start, here.numel, there.start))
+        restore_flat(zero.optimizer, flat, pieces, state)
+    zero.update_lp_params()
+
+
+def flat_shards(zero: Any) -> list[Tensor]:
+    """This rank's float32 shard of each group, as the optimizer within knows it."""
+    return [group["params"][0] for group in zero.optimizer.param_groups]
+
+
+def restore_zero_3(engine: Any, state: TrainingState) -> None:
+    """DeepSpeed's ZeRO stage 3: of a parameter each rank holds an equal part, the last ones padded. Collective."""
+    zero = engine.optimizer
+    names = {id(parameter): name for name, parameter in engine.module.named_parameters()}
+    rank = dist.get_rank()
+    for flat, group in zip(zero.fp32_partitioned_groups_flat, zero.fp16_groups, strict=True):
+        start, pieces = 0, []
+        for parameter in group:
+            shard = parameter.ds_tensor.ds_numel
+            length = real_elements(parameter.ds_numel, shard, rank)
+            pieces.append(Piece(names[id(parameter)], rank * shard, length, start))
+            start += shard
+        restore_flat(zero.optimizer, flat, pieces, state)
+    # DeepSpeed's own loading, of what is there already, brings the weights that it computes with up to date.
+    own = zero.state_dict()
+    zero.load_state_dict([own] * dist.get_world_size(), load_optimizer_states=True, load_from_fp32_weights=True)
+    zero.checkpoint_event_epilogue()
