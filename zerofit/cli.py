@@ -22,6 +22,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+checkpoints = typer.Typer(
+    help="What a run's checkpoints are, and whether they are whole.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(checkpoints, name="checkpoint")
+
 Nproc = Annotated[
     int | None,
     typer.Option(
@@ -42,7 +47,13 @@ def train(
     ] = None,
     nproc: Nproc = None,
     resume: Annotated[
-        Path | None, typer.Option("--resume", metavar="RUN", help="Go on with this run or job, from its checkpoint.")
+        Path | None,
+        typer.Option(
+            "--resume",
+            metavar="RUN[@STEP]",
+            help="Go on with this run or job from its newest checkpoint, or with a run from that of STEP "
+            "(also RUN/checkpoints/step-000500).",
+        ),
     ] = None,
     from_stage: Annotated[
         int | None,
@@ -130,6 +141,38 @@ def export(
         from zerofit.launch.export import export as start
 
         start(run, directory, step=checkpoint)
+
+
+OneOrAll = Annotated[
+    Path, typer.Argument(metavar="RUN|RUN@STEP|DIR", help="A run, one of its checkpoints, or a checkpoint's directory.")
+]
+
+
+@checkpoints.command("list")
+def list_checkpoints(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]) -> None:
+    """List a run's checkpoints."""
+    with _reported(debug=False):
+        from zerofit.launch.checkpoints import listing
+
+        typer.echo(listing(run))
+
+
+@checkpoints.command("verify")
+def verify_checkpoints(asked: OneOrAll) -> None:
+    """Read all of a run's checkpoints, or one, and name what is damaged; exit code 2 where anything is."""
+    with _reported(debug=False):
+        from zerofit.launch.checkpoints import check
+
+        raise typer.Exit(check(asked))
+
+
+@checkpoints.command("show")
+def show_checkpoint(asked: OneOrAll) -> None:
+    """Show one checkpoint, of a run the newest: what it is of, and what its files hold."""
+    with _reported(debug=False):
+        from zerofit.launch.checkpoints import show
+
+        typer.echo(show(asked))
 
 
 @app.command()

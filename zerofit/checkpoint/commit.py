@@ -13,8 +13,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from zerofit.checkpoint.manifest import NAME, step_name, steps, sync, write_json, write_manifest
+from zerofit.checkpoint.manifest import NAME, step_name, step_of, steps, sync, write_json, write_manifest
 from zerofit.config.errors import UserError
+from zerofit.config.limited import read_limited
 from zerofit.config.section import Section
 
 BEST = "best.json"
@@ -33,6 +34,12 @@ class Best(Section):
 def staging(checkpoints: Path, step: int) -> Path:
     """Where the checkpoint of `step` is written before it is one; made and swept by whoever writes."""
     return checkpoints / f"{_STAGING}{step_name(step)}"
+
+
+def unfinished(checkpoints: Path) -> dict[int, Path]:
+    """Staging directories that are there, in order of steps: being written now, or left by a crash."""
+    steps_ = {step_of(Path(path.name.removeprefix(_STAGING))): path for path in checkpoints.glob(f"{_STAGING}step-*")}
+    return {step: steps_[step] for step in sorted(step for step in steps_ if step is not None)}
 
 
 def stage(checkpoints: Path, step: int) -> Path:
@@ -106,7 +113,7 @@ def read_best(checkpoints: Path) -> Best | None:
     """Which checkpoint is the best; null while none is. Raises UserError where best.json cannot be read."""
     path = checkpoints / BEST
     try:
-        return Best.model_validate_json(path.read_bytes())
+        return Best.model_validate_json(read_limited(path))
     except FileNotFoundError:
         return None
     except ValidationError:

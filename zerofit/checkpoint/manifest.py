@@ -6,15 +6,18 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
 import xxhash
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
+from zerofit.checkpoint.outside import bad_names, leading_out, shown
 from zerofit.config.errors import UserError
+from zerofit.config.limited import read_limited
 from zerofit.config.section import Section
 
 NAME = "manifest.json"
@@ -27,9 +30,9 @@ log = logging.getLogger(__name__)
 class Entry(Section):
     """One file of a checkpoint."""
 
-    size: int
+    size: int = Field(ge=0, lt=2**63)
     """Bytes."""
-    xxh3_128: str
+    xxh3_128: str = Field(pattern="^[0-9a-f]{32}$")
     """Hash of the contents, in hexadecimal."""
 
 
@@ -74,53 +77,67 @@ def write_manifest(directory: Path, facts: dict[str, Any]) -> Manifest:
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """The manifest of a checkpoint. Raises UserError where there is none, or none that can be read."""
+    """The manifest of a checkpoint. Raises UserError where there is none, or none that can be read or trusted."""
     path = directory / NAME
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        manifest = Manifest.model_validate_json(read_limited(path))
     except FileNotFoundError:
         raise UserError(f"{directory} is not a complete checkpoint: it has no {NAME}") from None
     except (ValidationError, OSError) as error:
         raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+    bad = bad_names(manifest.files)
+    if bad:
+        raise UserError(f"{path} names what no checkpoint can hold: {shown(bad[0])}")
+    return manifest
 
 
-def verify(directory: Path) -> list[str]:
+def verify(directory: Path, *, contents: bool = True, progress: Callable[[int], None] | None = None) -> list[str]:
     """What is wrong with a checkpoint, a line each; none if it is whole. Reads all of it.
 
-    A file too many is a fault as well: engines read whatever matches, for instance shards of another world size.
+    A file too many is a fault as well: engines read whatever matches, for instance shards of another world size. So is
+    a link that leads out: what it points to is not read. Without `contents` names and sizes alone are compared.
+    `progress` is told of bytes that have been read, from several threads.
     """
     try:
         expected = read_manifest(directory).files
     except UserError as error:
         return [str(error)]
-    found = _files(directory)
-    problems = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
-    problems += [f"{name} is not in the manifest" for name in sorted(found.keys() - expected.keys())]
-    common = {name: found[name] for name in sorted(expected.keys() & found.keys())}
+    found, odd = _files(directory), leading_out(directory)
+    problems = [f"{shown(name)} {fault}" for name, fault in odd.items()]
+    problems += [f"{shown(name)} is missing" for name in sorted(expected.keys() - found.keys() - odd.keys())]
+    problems += [f"{shown(name)} is not in the manifest" for name in sorted(found.keys() - expected.keys())]
     whole = {}
-    for name, path in common.items():
-        size = path.stat().st_size
+    for name in sorted(expected.keys() & found.keys() - odd.keys()):
+        try:
+            size = found[name].stat().st_size
+        except OSError as error:
+            problems.append(f"{shown(name)} cannot be read: {error.strerror}")
+            continue
         if size == expected[name].size:
-            whole[name] = path
+            whole[name] = found[name]
         else:
-            problems.append(f"{name} has {size} bytes, not {expected[name].size}")
-    with ThreadPoolExecutor(_THREADS) as threads:
-        hashes = threads.map(_hash, whole.values())
-        problems += [
-            f"{name} has other contents than were written"
-            for name, value in zip(whole, hashes, strict=True)
-            if value != expected[name].xxh3_128
-        ]
+            problems.append(f"{shown(name)} has {size} bytes, not {expected[name].size}")
+    if contents:
+        hashes = _hashes(whole.values(), progress)
+        for name, value in zip(whole, hashes, strict=True):
+            if isinstance(value, OSError):  # a drive that fails here and there is why checkpoints are verified
+                problems.append(f"{shown(name)} cannot be read: {value.strerror}")
+            elif value != expected[name].xxh3_128:
+                problems.append(f"{shown(name)} has other contents than were written")
     return problems
 
 
-def newest(checkpoints: Path, damaged: Callable[[Path, list[str]], None] | None = None) -> Path | None:
-    """The checkpoint of the highest step that is whole; null if there is none.
+def newest(
+    checkpoints: Path, damaged: Callable[[Path, list[str]], None] | None = None, before: int | None = None
+) -> Path | None:
+    """The checkpoint of the highest step (of those below `before`) that is whole; null if there is none.
 
     `damaged` is told of later ones that are not, with their faults (null: a warning is logged). An interrupted commit
     is to be swept first (`zerofit.checkpoint.commit.sweep`).
     """
-    for path in reversed(steps(checkpoints).values()):
+    for step, path in reversed(steps(checkpoints).items()):
+        if before is not None and step >= before:
+            continue
         problems = verify(path)
         if not problems:
             return path
@@ -169,9 +186,29 @@ def _entries(directory: Path) -> dict[str, Entry]:
     }
 
 
-def _hash(path: Path) -> str:
+def _hashes(paths: Iterable[Path], progress: Callable[[int], None] | None) -> list[str | OSError]:
+    """The hash of each file, or why it could not be read. Ctrl-C ends it at once."""
+    given_up = threading.Event()
+
+    def read(path: Path) -> str | OSError:
+        try:
+            return _hash(path, progress, given_up)
+        except OSError as error:
+            return error
+
+    with ThreadPoolExecutor(_THREADS) as threads:
+        try:
+            return list(threads.map(read, paths))
+        except BaseException:
+            given_up.set()
+            raise
+
+
+def _hash(path: Path, progress: Callable[[int], None] | None = None, given_up: threading.Event | None = None) -> str:
     state = xxhash.xxh3_128()
     with path.open("rb", buffering=0) as file:
-        while block := file.read(_BLOCK):
+        while (block := file.read(_BLOCK)) and not (given_up is not None and given_up.is_set()):
             state.update(block)
+            if progress is not None:
+                progress(len(block))
     return state.hexdigest()

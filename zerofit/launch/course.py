@@ -157,5 +157,5 @@ def is_done(run: Path) -> bool:
         return True
     if not rundir.has_begun(run):
         return False
-    checkpoint = newest(run / "checkpoints")
+    checkpoint = newest(run / "checkpoints", lambda *_: None)  # whoever goes on from there names what is damaged
     return checkpoint is not None and (step_of(checkpoint) or 0) >= rundir.load(run).batches.total_steps

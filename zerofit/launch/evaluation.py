@@ -66,22 +66,15 @@ def other_data(recipe: Recipe, words: Sequence[str]) -> Data | None:
 
 def chosen_checkpoint(run_dir: Path, step: int | None) -> Path:
     """The checkpoint of `step`, or the newest. Raises UserError where it is missing or damaged."""
-    from zerofit.checkpoint.manifest import NAME, newest, steps, verify
+    from zerofit.checkpoint.manifest import newest
+    from zerofit.launch.reference import exact, tell
 
-    directory = run_dir / "checkpoints"
-    if step is None:
-        checkpoint = newest(directory)
-        if checkpoint is None:
-            raise UserError(f"{run_dir} has no complete checkpoint")
-        return checkpoint
-    complete = {at: path for at, path in steps(directory).items() if (path / NAME).is_file()}
-    if step not in complete:
-        have = ", ".join(map(str, complete)) or "none"
-        raise UserError(f"--checkpoint {step}: {run_dir} has no complete checkpoint of that step (there are: {have})")
-    faults = verify(complete[step])
-    if faults:
-        raise UserError(f"--checkpoint {step} is damaged: {faults[0]}")
-    return complete[step]
+    if step is not None:
+        return exact(run_dir, step, lambda one: f"--checkpoint {one}")
+    checkpoint = newest(run_dir / "checkpoints", tell)
+    if checkpoint is None:
+        raise UserError(f"{run_dir} has no complete checkpoint")
+    return checkpoint
 
 
 def _write(directory: Path, request: Evaluation) -> Path:

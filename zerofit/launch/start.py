@@ -89,10 +89,12 @@ def begin(recipe: Recipe, hardware: Hardware, ranks: int | None, *, trust: bool 
 
 
 def go_on(run: Path, source: str | None, overrides: Sequence[str], hardware: Hardware, ranks: int | None) -> Launch:
-    """An existing run, from its newest whole checkpoint. Raises UserError."""
+    """An existing run, from its newest whole checkpoint, or the one that `run` names (RUN@STEP). Raises UserError."""
     from zerofit.checkpoint.commit import sweep
-    from zerofit.checkpoint.manifest import newest, step_of
+    from zerofit.checkpoint.manifest import newest, step_of, steps
+    from zerofit.launch.reference import exact, split, tell
 
+    run, step = split(run)
     spec = rundir.load(run)
     if source is not None or overrides:
         asked = load_recipe(source, overrides) if source is not None else override(spec.recipe, overrides)
@@ -105,11 +107,18 @@ def go_on(run: Path, source: str | None, overrides: Sequence[str], hardware: Har
         raise UserError(f"{run} goes on with {spec.batches.ranks} ranks, but this process sees {hardware.count} GPUs")
     lock = rundir.claim(spec.run_dir)
     sweep(spec.run_dir / "checkpoints")
-    checkpoint = newest(spec.run_dir / "checkpoints")
+    if step is not None:
+        checkpoint: Path | None = exact(spec.run_dir, step, lambda one: f"--resume {run}@{one}")
+    else:
+        checkpoint = newest(spec.run_dir / "checkpoints", tell)
     if checkpoint is None:
         raise UserError(f"{run} has no complete checkpoint to go on from: train anew")
-    if rundir.has_finished(spec.run_dir) or (step_of(checkpoint) or 0) >= spec.batches.total_steps:
+    ended = step is None and rundir.has_finished(spec.run_dir)  # who names an earlier step wants it trained again
+    if ended or (step_of(checkpoint) or 0) >= spec.batches.total_steps:
         raise UserError(f"{run} is finished: all its steps are done; see: zerofit eval {run}")
+    later = [str(one) for one in steps(spec.run_dir / "checkpoints") if step is not None and one > step]
+    if later:
+        print(f"from step {step}; checkpoints that training has yet to pass are kept until then: {', '.join(later)}")
     (spec.run_dir / "result.json").unlink(missing_ok=True)
     return _launch(spec, lock, ("--resume", str(checkpoint)))
 

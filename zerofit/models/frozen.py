@@ -12,12 +12,24 @@ from typing import Any
 
 import torch
 import xxhash
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from zerofit.config.errors import UserError
+from zerofit.config.limited import read_limited
 from zerofit.config.schema import Recipe
+from zerofit.config.section import Section
 
 FROZEN = "frozen.json"
+
+
+class Frozen(Section):
+    """Which frozen weights a checkpoint belongs to."""
+
+    frozen: str
+    """Their hash."""
+    origin: str
+    """Where they came from, in words."""
 
 
 def trains_a_part(recipe: Recipe) -> bool:
@@ -74,9 +86,12 @@ def write_frozen(directory: Path, frozen: str, origin: str) -> None:
 
 def check_frozen(directory: Path, frozen: str) -> None:
     """Raise UserError where the checkpoint in `directory` is of other frozen weights than those of hash `frozen`."""
-    said = json.loads((directory / FROZEN).read_text(encoding="utf-8"))
-    if said["frozen"] != frozen:
+    try:
+        said = Frozen.model_validate_json(read_limited(directory / FROZEN))
+    except ValidationError:
+        raise UserError(f"{directory / FROZEN} is damaged: the checkpoint cannot be used without it") from None
+    if said.frozen != frozen:
         raise UserError(
-            f"{directory} was trained on other frozen weights ({said['frozen'][:12]}, from {said['origin']}) than are "
+            f"{directory} was trained on other frozen weights ({said.frozen[:12]}, from {said.origin}) than are "
             f"there now ({frozen[:12]}): put those back, or train again"
         )

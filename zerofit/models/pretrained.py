@@ -28,6 +28,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
 
 from zerofit.config.errors import UserError
+from zerofit.config.limited import read_limited
 
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -134,10 +135,10 @@ def weight_files(directory: Path, field: str = FIELD) -> dict[str, Path]:
         return dict.fromkeys(safetensors_of(whole, field), whole)
     if index.is_file():
         try:
-            shards: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        except (ValueError, KeyError, TypeError):
+            shards: dict[str, str] = json.loads(read_limited(index))["weight_map"]
+            files = {key: directory / Path(shard).name for key, shard in shards.items()}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise UserError(f"{field}: {index} is no index of safetensors files") from None
-        files = {key: directory / Path(shard).name for key, shard in shards.items()}
         for missing in sorted({file for file in files.values() if not file.is_file()}):
             raise UserError(f"{field}: {missing} is missing, which {INDEX} names")
         return files

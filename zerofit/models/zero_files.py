@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from zerofit.config.errors import UserError
+from zerofit.config.limited import read_limited
 from zerofit.models.pretrained import Reader
 from zerofit.models.torch_files import load, readers
 
@@ -34,7 +35,10 @@ def tag_directory(directory: Path) -> Path | None:
     """Where the files of a DeepSpeed checkpoint lie: where `latest` says, or here; null where this is none."""
     latest = directory / LATEST
     if latest.is_file():
-        tag = directory / latest.read_text(encoding="utf-8").strip()
+        name = read_limited(latest, 4096).decode("utf-8", errors="replace").strip()
+        if name in ("", ".", "..") or "/" in name or not name.isprintable():
+            raise UserError(f"init_from: {latest} names {name[:200]!a}, which is no directory beside it")
+        tag = directory / name
         if not tag.is_dir():
             raise UserError(f"init_from: {latest} names {tag.name}, which is not there")
         return tag

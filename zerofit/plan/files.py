@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from zerofit.config.errors import UserError
+from zerofit.config.limited import read_limited
 from zerofit.plan.spec import RunSpec
 
 RUN_FILE = "run.json"
@@ -33,10 +34,10 @@ def read_spec(run_dir: Path) -> RunSpec:
     """
     path = run_dir / RUN_FILE
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = json.loads(read_limited(path).decode())
     except OSError as error:
         raise UserError(f"{run_dir} is no run directory: cannot read its {RUN_FILE}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: not JSON: {error}") from None
     try:
         spec = RunSpec.model_validate(fields)

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from zerofit.config.errors import UserError
+from zerofit.config.limited import read_limited
 from zerofit.config.schema import Recipe
 from zerofit.config.section import Section
 from zerofit.config.stages import Job
@@ -73,7 +74,7 @@ def read_job(directory: Path) -> JobSpec:
     """What a job's directory says of it. Raises UserError where that cannot be read."""
     path = directory / JOB_FILE
     try:
-        return JobSpec.model_validate_json(path.read_bytes())
+        return JobSpec.model_validate_json(read_limited(path))
     except OSError as error:
         raise UserError(f"{directory} is no job's directory: cannot read its {JOB_FILE}: {error.strerror}") from None
     except ValidationError as error:
