@@ -90,9 +90,7 @@ def begin(recipe: Recipe, hardware: Hardware, ranks: int | None, *, trust: bool 
 
 def go_on(run: Path, source: str | None, overrides: Sequence[str], hardware: Hardware, ranks: int | None) -> Launch:
     """An existing run, from its newest whole checkpoint, or the one that `run` names (RUN@STEP). Raises UserError."""
-    from zerofit.checkpoint.commit import sweep
-    from zerofit.checkpoint.manifest import newest, step_of, steps
-    from zerofit.launch.reference import exact, split, tell
+    from zerofit.launch.reference import split
 
     run, step = split(run)
     spec = rundir.load(run)
@@ -106,6 +104,21 @@ def go_on(run: Path, source: str | None, overrides: Sequence[str], hardware: Har
     if hardware.device == "cuda" and 0 < hardware.count < spec.batches.ranks:
         raise UserError(f"{run} goes on with {spec.batches.ranks} ranks, but this process sees {hardware.count} GPUs")
     lock = rundir.claim(spec.run_dir)
+    try:
+        checkpoint = _checkpoint_of(run, step, spec)
+    except BaseException:
+        os.close(lock)
+        raise
+    (spec.run_dir / "result.json").unlink(missing_ok=True)
+    return _launch(spec, lock, ("--resume", str(checkpoint)))
+
+
+def _checkpoint_of(run: Path, step: int | None, spec: RunSpec) -> Path:
+    """Where the run, claimed, goes on from. Raises UserError where there is no such checkpoint, or nothing to do."""
+    from zerofit.checkpoint.commit import sweep
+    from zerofit.checkpoint.manifest import newest, step_of, steps
+    from zerofit.launch.reference import exact, tell
+
     sweep(spec.run_dir / "checkpoints")
     if step is not None:
         checkpoint: Path | None = exact(spec.run_dir, step, lambda one: f"--resume {run}@{one}")
@@ -119,8 +132,7 @@ def go_on(run: Path, source: str | None, overrides: Sequence[str], hardware: Har
     later = [str(one) for one in steps(spec.run_dir / "checkpoints") if step is not None and one > step]
     if later:
         print(f"from step {step}; checkpoints that training has yet to pass are kept until then: {', '.join(later)}")
-    (spec.run_dir / "result.json").unlink(missing_ok=True)
-    return _launch(spec, lock, ("--resume", str(checkpoint)))
+    return checkpoint
 
 
 def _refuse_changes(run: Path, old: Recipe, new: Recipe) -> None:
