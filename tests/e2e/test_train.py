@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from cli_runs import refused, result, steps, tiny, trained, zerofit
+
+from zerofit.checkpoint.manifest import verify
 
 
 def files(run: Path) -> set[str]:
@@ -78,21 +81,50 @@ def test_a_finished_run_is_not_resumed(run: Path) -> None:
     assert (run / "result.json").read_bytes() == before
 
 
+def moved(run: Path, directory: Path) -> Path:
+    """A copy of the run, which has forgotten its result."""
+    copy = directory / "runs" / "tiny"
+    shutil.copytree(run, copy)
+    (copy / "result.json").unlink()
+    return copy
+
+
+def same_steps_and_losses(ours: Path, theirs: Path) -> None:
+    """Every step is recorded once, and so is every validation."""
+    assert [record["step"] for record in steps(ours)] == [1, 2, 3, 4, 5, 6]
+    for one, other in zip(steps(ours), steps(theirs), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-6)
+    lines = [json.loads(line) for line in (ours / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "val_loss" in line] == [3, 6]
+
+
 def test_an_interrupted_run_resumes_to_the_same_losses(run: Path, tmp_path: Path) -> None:
-    wanted = ("strategy=zero2", "checkpoint.every_steps=3", "evaluate.every_steps=3")
-    cut = trained(str(tiny(tmp_path)), *wanted, "--nproc", "2", cwd=tmp_path)
-    # As a crash after step 4 would leave it: the newest checkpoint is that of step 3.
-    newest = cut / "checkpoints" / "step-000006"
-    (newest / "manifest.json").unlink()
-    (cut / "result.json").unlink()
+    cut = moved(run, tmp_path)
+    # As a crash after step 4 would leave it, on a drive that has damaged the newest checkpoint.
+    weights = cut / "checkpoints" / "step-000006" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
     kept = (cut / "metrics.jsonl").read_text().splitlines()[:5]
     (cut / "metrics.jsonl").write_text("\n".join(kept) + '\n{"step": 5, "lo')
     done = zerofit("train", "--resume", "runs/tiny", "--nproc", "2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    resumed, whole = steps(cut), steps(run)
-    assert [record["step"] for record in resumed] == [1, 2, 3, 4, 5, 6]
-    for ours, theirs in zip(resumed, whole, strict=True):
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
+    fault = "model.safetensors has other contents than were written"
+    assert f"checkpoint runs/tiny/checkpoints/step-000006 is damaged and left out: {fault}\n" in done.stderr
+    same_steps_and_losses(cut, run)
+    assert verify(weights.parent) == []  # written again
+
+
+def test_a_run_goes_on_from_a_step_that_is_named(run: Path, tmp_path: Path) -> None:
+    cut = moved(run, tmp_path)
+    written = (cut / "checkpoints" / "step-000006" / "manifest.json").stat().st_mtime_ns
+    done = zerofit("train", "--resume", "runs/tiny/checkpoints/step-000003/", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "from step 3; checkpoints that training has yet to pass are kept until then: 6\n" in done.stdout
+    same_steps_and_losses(cut, run)
+    assert (cut / "checkpoints" / "step-000006" / "manifest.json").stat().st_mtime_ns > written
+    assert result(cut)["exit"] == "finished"
+    assert files(cut) == files(run)
 
 
 def test_a_changed_recipe_is_not_resumed(run: Path) -> None:

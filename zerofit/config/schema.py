@@ -191,7 +191,8 @@ class Recipe(Section):
     """Kind of work: fine-tune an image classifier, or train a head on a frozen backbone."""
     init_from: str | None = None
     """Where all weights come from, instead of `model.pretrained`'s or fresh ones: a run directory (its newest
-    checkpoint), a DeepSpeed checkpoint of any ZeRO stage, a .pth or safetensors file, or a Hugging Face directory."""
+    checkpoint; RUN@STEP: that one), a DeepSpeed checkpoint of any ZeRO stage, a .pth or safetensors file, or a Hugging
+    Face directory."""
     model: Model
     """What is trained."""
     data: Data

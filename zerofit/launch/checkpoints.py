@@ -227,7 +227,8 @@ def _holds(path: Path) -> str:
 def _bar(total: int) -> Iterator[Any]:
     """A bar of bytes on a terminal, once it has taken PATIENCE; yields what is told of more bytes, from any thread."""
     lock = threading.Lock()
-    with tqdm(total=total, unit="B", unit_scale=True, delay=PATIENCE, disable=None, leave=False) as bar:
+    shape = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
+    with tqdm(total=total, delay=PATIENCE, disable=None, leave=False, **shape) as bar:
 
         def more(count: int) -> None:
             with lock:
