@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -85,12 +86,16 @@ def _knn(features: Features, spec: RunSpec, device: torch.device) -> float:
 
 def _save(store: RunStore, spec: RunSpec, state: dict[str, Tensor], frozen: str, step: int) -> None:
     """The chosen head, in the form of an online probe's checkpoint: `zerofit eval` reads it."""
-    with store.commit(step, None) as staging:
+
+    def save_head(staging: Path) -> None:
         if dist.get_rank() == 0:
             directory = staging / f"checkpoint-{step}"
             directory.mkdir()
             save_file({name: value.contiguous() for name, value in state.items()}, directory / WEIGHTS)
             write_frozen(directory, frozen, origin_of(spec))
+
+    size = sum(value.nbytes for value in state.values())
+    store.commit(step, None, (save_head,), size=size, last=True)
 
 
 def _record(spec: RunSpec, probed: Probed) -> None:

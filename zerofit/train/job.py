@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -30,8 +30,13 @@ class Job(Protocol):
 class Store(Protocol):
     """Where checkpoints are committed."""
 
-    def commit(self, step: int, value: float | None) -> AbstractContextManager[Path]:
-        """Yields a staging directory; on a clean exit its `checkpoint-<step>` becomes a checkpoint. Collective.
+    def commit(
+        self, step: int, value: float | None, parts: Sequence[Callable[[Path], None]], *, size: int, last: bool
+    ) -> None:
+        """Let all ranks write `parts` of a checkpoint into a staging directory's `checkpoint-<step>`. Collective.
 
-        `value` is evaluate.best_metric at this very step; null where it was not validated.
+        After each part ranks hear of each other's failures; the parts after a failed one are left out, and the save is
+        given up. `value` is evaluate.best_metric at this very step; null where it was not validated. `size` is about
+        how many bytes it will have, where no checkpoint is there to tell. Raises UserError where the run cannot do
+        without the save: it is of its `last` step, or the third that failed in a row.
         """

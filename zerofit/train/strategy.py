@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from zerofit.config.schema import ZERO_STAGE
 from zerofit.models.placement import Placement, WholePlacement
 from zerofit.plan.spec import RunSpec
+from zerofit.train.deferred import Deferred, in_step
 from zerofit.train.optimizers import OPTIMIZERS
 from zerofit.train.placements import PartitionedPlacement, ShardedPlacement
 from zerofit.train.restoring import restore_tensors, restore_zero_1_2, restore_zero_3
@@ -49,7 +50,7 @@ class Engine(ABC):
     """One way of spreading a model over the ranks. `spec` is the run's; `device` this rank's."""
 
     flat_sharded = False
-    """Whether optimizers are handed flat shards of whole groups of parameters."""
+    """Whether optimizers are handed flat shards of whole groups of parameters, as float32 copies."""
 
     def __init__(self, spec: RunSpec, device: torch.device) -> None:
         self.spec, self.device = spec, device
@@ -84,8 +85,15 @@ class Engine(ABC):
     def settle(self, wrapped: nn.Module) -> None:
         """Bring weights to rest after forwards that no backward followed."""
 
+    def keep_errors(self, wrapped: nn.Module, deferred: Deferred) -> None:
+        """Make the engine's own writes keep their errors, where peers would wait for a rank that raises."""
+
     def save_weights(self, wrapped: nn.Module, directory: Path) -> None:
-        """Add the whole weights to a checkpoint where Trainer does not write them. Collective."""
+        """Add to a checkpoint what Trainer and the engine have not written: whole weights. Collective."""
+
+    def weight_copies(self) -> int:
+        """How often a checkpoint holds the weights as the model does."""
+        return 1
 
     def shape_of(self, parameter: Tensor) -> torch.Size:
         """Shape of a whole parameter, as placed."""
@@ -206,6 +214,9 @@ class FullyShard(Engine):
 
         restore_tensors(model, _inner(optimizer), state, shard)
 
+    def weight_copies(self) -> int:
+        return 2  # sharded and whole
+
     def settle(self, wrapped: nn.Module) -> None:
         from torch.distributed.fsdp import FSDPModule
 
@@ -243,6 +254,9 @@ class Zero(Engine):
         if self.stage == 3:
             return PartitionedPlacement(self)
         return WholePlacement(self.device, self.compute_dtype)
+
+    def weight_copies(self) -> int:
+        return 1 if self.stage == 3 else 2
 
     def shape_of(self, parameter: Tensor) -> torch.Size:
         if self.stage < 3:
@@ -286,6 +300,21 @@ class Zero(Engine):
         engine: Any = wrapped
         for name in ("save_checkpoint", "_zero3_consolidated_16bit_state_dict"):
             setattr(engine, name, partial(getattr(engine, name), exclude_frozen_parameters=True))
+
+    def keep_errors(self, wrapped: nn.Module, deferred: Deferred) -> None:
+        engine: Any = wrapped
+        for owner, name in (
+            (engine.checkpoint_engine, "makedirs"),
+            (engine.checkpoint_engine, "save"),
+            (engine, "_copy_recovery_script"),
+        ):
+            setattr(owner, name, deferred.keep(getattr(owner, name)))
+        # Rank 0 writes `latest` between barriers: `save_weights` does it after them.
+        engine.save_checkpoint = in_step(partial(engine.save_checkpoint, save_latest=False))
+
+    def save_weights(self, wrapped: nn.Module, directory: Path) -> None:
+        if dist.get_rank() == 0:
+            (directory / "latest").write_text(f"global_step{wrapped.global_steps}", encoding="utf-8")
 
     def local_tensors(self, model: nn.Module) -> Iterator[Tensor]:
         if self.stage < 3:

@@ -22,6 +22,8 @@ from zerofit.models.classifier import ImageClassifier
 from zerofit.models.frozen import write_frozen
 from zerofit.plan.spec import RunSpec, origin_of
 from zerofit.train.arguments import training_arguments
+from zerofit.train.deferred import Deferred
+from zerofit.train.footprint import checkpoint_bytes
 from zerofit.train.job import Job, Store
 from zerofit.train.optimizers import make_optimizer
 from zerofit.train.statistics import share_statistics
@@ -44,6 +46,7 @@ class RunTrainer(Trainer):
         self.classifier = model
         self.data_wait_s = 0.0
         self._staging: Path | None = None
+        self._deferred = Deferred()
         self._validated: tuple[int, float] | None = None  # the last validation: its step, and evaluate.best_metric
         loader = job.train_loader()
         super().__init__(
@@ -104,6 +107,15 @@ class RunTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As Trainer's; an error of writing waits for the end of the save, for which the other ranks wait here."""
+        save = super().save_model
+        (save if self._staging is None else self._deferred.keep(save))(output_dir, _internal_call)
+
+    def keep_errors(self) -> None:
+        """Let the prepared engine's writes wait with their errors in the same way."""
+        self.engine.keep_errors(self.model_wrapped, self._deferred)
+
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._staging or self.args.output_dir)
 
@@ -112,18 +124,27 @@ class RunTrainer(Trainer):
         share_statistics(self.classifier)
         step = self.state.global_step
         value = self._validated[1] if self._validated is not None and self._validated[0] == step else None
-        with self.store.commit(step, value) as staging:
+        whole_save = super()._save_checkpoint
+
+        def save_state(staging: Path) -> None:
             self._staging = staging
             try:
-                super()._save_checkpoint(model, trial)
+                whole_save(model, trial)
             finally:
                 self._staging = None
+                self._deferred.release()
+
+        def save_weights(staging: Path) -> None:
             directory = staging / f"checkpoint-{step}"
             self.engine.save_weights(self.model_wrapped, directory)
             if self.is_world_process_zero():
                 (directory / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing reads
                 if self.classifier.frozen_hash is not None:
                     write_frozen(directory, self.classifier.frozen_hash, origin_of(self.spec))
+
+        size = checkpoint_bytes(self.classifier, self.spec, self.engine)
+        last = step >= self.state.max_steps
+        self.store.commit(step, value, (save_state, save_weights), size=size, last=last)
 
     def _refuse_ruined_weights(self) -> None:
         """Raise UserError where any weight is not finite: the last good checkpoint stays the last. Collective."""
