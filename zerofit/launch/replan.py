@@ -12,7 +12,7 @@ from zerofit.config.errors import UserError
 from zerofit.config.schema import Recipe
 from zerofit.launch.dispatch import default_ranks
 from zerofit.plan.build import make_plan
-from zerofit.plan.files import RUN_FILE, write_spec
+from zerofit.plan.files import DEEPSPEED_FILE, RUN_FILE, write_spec
 from zerofit.plan.spec import Hardware, RunSpec
 
 FREE = ("strategy.", "train.micro_batch:", "evaluate.micro_batch:")
@@ -64,6 +64,8 @@ def put_in_place(new: RunSpec, step: int) -> None:
     kept.mkdir(exist_ok=True)
     shutil.copyfile(new.run_dir / RUN_FILE, kept / f"run-{step:06d}.json")
     write_spec(new)
+    if new.deepspeed is None:
+        (new.run_dir / DEEPSPEED_FILE).unlink(missing_ok=True)
 
 
 def said(facts: Mapping[str, Any], new: RunSpec, step: int) -> str:

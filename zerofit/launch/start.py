@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from zerofit.config.changes import changed_fields
 from zerofit.config.errors import UserError
 from zerofit.config.load import load_recipe
 from zerofit.config.schema import Recipe
@@ -16,6 +15,7 @@ from zerofit.launch.course import Course, find
 from zerofit.launch.dispatch import Launch, default_ranks, dispatch
 from zerofit.launch.environment import outer_world
 from zerofit.launch.recipe import override
+from zerofit.launch.replan import put_in_place, replan, said
 from zerofit.plan.build import make_plan
 from zerofit.plan.files import write_spec
 from zerofit.plan.spec import Hardware, RunSpec
@@ -89,20 +89,19 @@ def begin(recipe: Recipe, hardware: Hardware, ranks: int | None, *, trust: bool 
 
 
 def go_on(run: Path, source: str | None, overrides: Sequence[str], hardware: Hardware, ranks: int | None) -> Launch:
-    """An existing run, from its newest whole checkpoint, or the one that `run` names (RUN@STEP). Raises UserError."""
+    """An existing run, from its newest whole checkpoint, or the one that `run` names (RUN@STEP).
+
+    Under another strategy, or on another number of ranks, where that is asked for. Raises UserError.
+    """
+    from zerofit.checkpoint.manifest import read_manifest, step_of
     from zerofit.launch.reference import split
 
     run, step = split(run)
-    spec = rundir.load(run)
+    before = rundir.load(run)
+    asked = before.recipe
     if source is not None or overrides:
-        asked = load_recipe(source, overrides) if source is not None else override(spec.recipe, overrides)
-        _refuse_changes(run, spec.recipe, asked)
-    if hardware.device != spec.hardware.device:
-        raise UserError(f"{run} was planned for {spec.hardware.device}, but this machine offers {hardware.device}")
-    if ranks not in (None, spec.batches.ranks):
-        raise UserError(f"{run} was planned for {spec.batches.ranks} ranks and goes on with as many, not {ranks}")
-    if hardware.device == "cuda" and 0 < hardware.count < spec.batches.ranks:
-        raise UserError(f"{run} goes on with {spec.batches.ranks} ranks, but this process sees {hardware.count} GPUs")
+        asked = load_recipe(source, overrides) if source is not None else override(before.recipe, overrides)
+    spec = replan(run, before, asked, hardware, ranks)
     lock = rundir.claim(spec.run_dir)
     try:
         checkpoint = _checkpoint_of(run, step, spec)
@@ -110,6 +109,10 @@ def go_on(run: Path, source: str | None, overrides: Sequence[str], hardware: Har
         os.close(lock)
         raise
     (spec.run_dir / "result.json").unlink(missing_ok=True)
+    if spec is not before:
+        at = step_of(checkpoint) or 0
+        print(said(read_manifest(checkpoint).facts, spec, at))
+        put_in_place(spec, at)
     return _launch(spec, lock, ("--resume", str(checkpoint)))
 
 
@@ -133,12 +136,6 @@ def _checkpoint_of(run: Path, step: int | None, spec: RunSpec) -> Path:
     if later:
         print(f"from step {step}; checkpoints that training has yet to pass are kept until then: {', '.join(later)}")
     return checkpoint
-
-
-def _refuse_changes(run: Path, old: Recipe, new: Recipe) -> None:
-    changes = [line for line in changed_fields(old, new) if not line.startswith("run_dir:")]
-    if changes:
-        raise UserError("\n".join([f"{run} goes on with the recipe that it was started with; these differ:", *changes]))
 
 
 def _launch(spec: RunSpec, lock: int, arguments: tuple[str, ...], made: tuple[Path, ...] | None = None) -> Launch:
