@@ -128,10 +128,12 @@ def test_links_that_lead_out_are_faults_and_are_not_followed(tmp_path: Path) -> 
     (directory / "shard").rename(tmp_path / "outside" / "shard")
     os.symlink(tmp_path / "outside" / "shard", directory / "shard")  # with the very contents
     os.symlink("../outside", directory / "global_step1")
+    os.symlink("../outside/shard", directory / "extra")
     os.symlink("loop", directory / "loop")
     os.mkfifo(directory / "pipe")
     out = f"is a link that leads out of the checkpoint, to {tmp_path / 'outside'}"
     assert verify(directory) == [
+        f"extra {out}/shard",
         f"global_step1 {out}",
         "loop is neither a file nor a directory",
         "pipe is neither a file nor a directory",

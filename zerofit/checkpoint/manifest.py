@@ -105,7 +105,9 @@ def verify(directory: Path, *, contents: bool = True, progress: Callable[[int], 
     found, odd = _files(directory), leading_out(directory)
     problems = [f"{shown(name)} {fault}" for name, fault in odd.items()]
     problems += [f"{shown(name)} is missing" for name in sorted(expected.keys() - found.keys() - odd.keys())]
-    problems += [f"{shown(name)} is not in the manifest" for name in sorted(found.keys() - expected.keys())]
+    problems += [
+        f"{shown(name)} is not in the manifest" for name in sorted(found.keys() - expected.keys() - odd.keys())
+    ]
     whole = {}
     for name in sorted(expected.keys() & found.keys() - odd.keys()):
         try:
