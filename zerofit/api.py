@@ -22,6 +22,7 @@ from zerofit.config.schema import Recipe
 from zerofit.data.pairs import ImageLoader, descriptions, image_loaders
 from zerofit.launch.dispatch import Launch, dispatch
 from zerofit.launch.environment import outer_world
+from zerofit.launch.failure import INTERRUPTED
 from zerofit.launch.start import begin
 from zerofit.models.build import build_model
 from zerofit.models.classifier import ImageClassifier
@@ -222,7 +223,7 @@ def _run(recipe: Recipe, world_size: int) -> Launch:
 
     code = dispatch(plan, nproc=world_size, debug=False, show=lambda _: None)
     launch = started[0]
-    if code == 130:
+    if code in (INTERRUPTED, 130):
         raise KeyboardInterrupt
     if code != 0:
         raise RuntimeError(_how_it_ended(launch, code))

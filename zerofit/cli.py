@@ -1,6 +1,7 @@
 """The commands. Each is a few lines that call one function below, imported only then: `zerofit --help` is instant.
 
-Exit codes: 0 done, 1 a rank crashed, 2 the user's error, 128 + n ended by signal n (130 Ctrl-C, 143 SIGTERM).
+Exit codes: 0 done, 1 a rank crashed, 2 the user's error, 4 interrupted: saved and stopped after a signal, 128 + n ended
+by signal n (130 Ctrl-C, 143 SIGTERM): the second one, or before the first step.
 """
 
 from __future__ import annotations
@@ -72,18 +73,46 @@ def train(
     trust: Annotated[
         bool, typer.Option("--trust", help="Let a pickle that init_from names run the code that it asks for.")
     ] = False,
+    auto_resume: Annotated[
+        int,
+        typer.Option(
+            "--auto-resume",
+            min=0,
+            metavar="N",
+            help="When a rank crashes go on from the newest checkpoint, N times at most, and not twice from one step.",
+        ),
+    ] = 0,
+    grace: Annotated[
+        float | None,
+        typer.Option(
+            "--grace",
+            metavar="SECONDS",
+            help="A run that gets SIGTERM, SIGUSR1 or Ctrl-C saves and stops within this; default: 60.",
+        ),
+    ] = None,
+    watchdog: Annotated[
+        float | None,
+        typer.Option(
+            "--watchdog", metavar="MINUTES", help="End a run that hangs for so long; default 30, 0 for never."
+        ),
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Train what a recipe says."""
     with _reported(debug):
         from zerofit.config.errors import UserError
+        from zerofit.config.patience import GRACE, WATCHDOG
         from zerofit.launch.start import train as start
 
         recipe, overrides = split_words(words or [])
         if recipe is None and resume is None:
             raise UserError("train needs a recipe (`zerofit recipes` lists them) or --resume RUN")
+        for name, value in ((GRACE, grace), (WATCHDOG, watchdog)):
+            if value is not None:
+                os.environ[name] = str(value)
         asked = {"nproc": nproc, "from_stage": from_stage, "stage": stage}
-        raise typer.Exit(start(recipe, overrides, resume=resume, trust=trust, debug=debug, **asked))
+        code = start(recipe, overrides, resume=resume, trust=trust, auto_resume=auto_resume, debug=debug, **asked)
+        raise typer.Exit(code)
 
 
 @app.command()

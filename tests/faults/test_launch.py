@@ -57,8 +57,10 @@ LAUNCHER = """\
 import os, signal, sys
 from pathlib import Path
 
+from zerofit.launch import local
 from zerofit.launch.local import run_ranks
 
+local.ECHO = 0.0  # a second signal need not be waited with
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever this process inherited
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -177,14 +179,15 @@ os._exit(3)"""
     assert (outcome.failure.rank, outcome.failure.message) == (1, "ended with status 3")
 
 
-def start_launcher(directory: Path) -> tuple[subprocess.Popen[bytes], Path]:
-    """A launcher in a session of its own, whose ranks wait for ever."""
+def start_launcher(directory: Path, body: str = "while True: sleep()") -> tuple[subprocess.Popen[bytes], Path]:
+    """A launcher in a session of its own, whose ranks wait for ever, or do `body` and touch busy-RANK."""
     logs = directory / "logs"
     logs.mkdir()
-    script = rank_script(directory, "while True: sleep()")
+    script = rank_script(directory, body)
     command = [sys.executable, "-c", LAUNCHER, str(script), str(logs)]
     launcher = subprocess.Popen(command, start_new_session=True)
-    wait_until(lambda: len(list(logs.glob("ready-*"))) == 2)
+    mark = "busy" if "busy" in body else "ready"
+    wait_until(lambda: len(list(logs.glob(f"{mark}-*"))) == 2)
     return launcher, logs
 
 
@@ -215,3 +218,31 @@ def test_records_are_whole(tmp_path: Path) -> None:
     _, logs = run(tmp_path, 'raise ValueError("é\\n" * 3)', ranks=1)
     record = json.loads((logs / "rank-0.error.json").read_text(encoding="utf-8"))
     assert set(record) == {"rank", "time", "user", "message", "traceback"}
+
+
+BUSY = "signal.signal(signal.SIGUSR1, lambda *_: (logs / f'asked-{rank}').touch())\n(logs / f'busy-{rank}').touch()\nwhile True: sleep()"
+SAVES = "signal.signal(signal.SIGUSR1, lambda *_: os._exit(4))\n(logs / f'busy-{rank}').touch()\nwhile True: sleep()"
+
+
+def test_ranks_that_save_and_stop_end_the_run_with_code_4(tmp_path: Path) -> None:
+    launcher, logs = start_launcher(tmp_path, SAVES)
+    launcher.send_signal(signal.SIGUSR1)
+    assert launcher.wait(timeout=60) == 4
+    assert nobody_lives(logs)
+
+
+def test_a_second_signal_ends_ranks_that_are_saving(tmp_path: Path) -> None:
+    launcher, logs = start_launcher(tmp_path, BUSY)
+    launcher.send_signal(signal.SIGTERM)
+    wait_until(lambda: len(list(logs.glob("asked-*"))) == 2)
+    launcher.send_signal(signal.SIGTERM)
+    assert launcher.wait(timeout=60) == 128 + signal.SIGTERM
+    assert nobody_lives(logs)
+
+
+def test_ranks_that_take_too_long_to_save_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZEROFIT_GRACE", "0.3")
+    launcher, logs = start_launcher(tmp_path, BUSY)
+    launcher.send_signal(signal.SIGINT)
+    assert launcher.wait(timeout=60) == 128 + signal.SIGINT
+    assert nobody_lives(logs)

@@ -43,6 +43,7 @@ def test_train_and_eval_pass_their_arguments_and_exit_codes(calls: list[tuple[An
     done = CliRunner().invoke(cli.app, ["train", "digits", "train.seed=1", "--nproc", "2"])
     assert done.exit_code == 7
     plain = {"nproc": None, "resume": None, "from_stage": None, "stage": None, "trust": False, "debug": False}
+    plain |= {"auto_resume": 0}
     assert calls.pop() == ("digits", ["train.seed=1"], {**plain, "nproc": 2})
     done = CliRunner().invoke(cli.app, ["train", "digits", "--from-stage", "2"])
     assert calls.pop() == ("digits", [], {**plain, "from_stage": 2})

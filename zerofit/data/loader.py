@@ -1,7 +1,8 @@
 """Batches of images, read by worker processes.
 
 The workers come from a fork server: a fork of a process that runs threads (gloo's, NCCL's) may hang. They draw no
-random numbers, so that their number changes nothing.
+random numbers, so that their number changes nothing. Signals that ask a rank to stop are the rank's to handle: Slurm
+and terminals send them to its children as well, and a rank whose workers die saves nothing.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ def _collate(items: list[Item | Failure]) -> dict[str, Tensor] | Failure:
 
 
 def _worker(number: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
+    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # PyTorch has just given SIGTERM its own handler
+        signal.signal(one, signal.SIG_IGN)
 
 
 class Loader(DataLoader[dict[str, Tensor]]):
@@ -133,7 +135,7 @@ def _loader(
     context = None
     if workers:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["torch", "PIL.Image", "zerofit.data.loader"])
+        context.set_forkserver_preload(["zerofit.data.deaf", "torch", "PIL.Image", "zerofit.data.loader"])
     return Loader(
         items,  # type: ignore[arg-type]  # it gives items, the loader batches
         batch_sampler=order,

@@ -36,11 +36,27 @@ class Launch:
     """File descriptor that holds the run directory."""
     made: tuple[Path, ...] | None = None
     """The directories made for a new run, deepest first; null for a run that was there before."""
+    again: str | None = None
+    """The command that goes on after an interruption; null where somebody else says it."""
+    steps: int | None = None
+    """Optimizer steps in all; null for an evaluation."""
 
     @property
     def worker_arguments(self) -> list[str]:
         """The worker's, whole."""
         return [*self.arguments, "--logs", str(self.logs)]
+
+    def stopped(self) -> str:
+        """What there is after an interruption, and the command that goes on."""
+        from zerofit.checkpoint.manifest import NAME, steps
+
+        found = steps(self.run_dir / "checkpoints") if self.steps is not None else {}
+        saved = {step: path for step, path in found.items() if (path / NAME).exists()}
+        what = f"interrupted; {os.path.relpath(saved[max(saved)])} is saved" if saved else "interrupted"
+        again = self.again
+        if again is not None and self.steps in saved:  # its test alone is missing
+            again = f"zerofit eval {os.path.relpath(self.run_dir)}"
+        return what if again is None else f"{what}; go on with: {again}"
 
     def undo(self) -> None:
         """After the user's mistake: remove a new run that has not made a step, so that a retry finds its place free."""
@@ -81,6 +97,8 @@ def dispatch(plan: Plan, *, nproc: int | None, debug: bool, show: Callable[[Laun
             if outcome.failure.user:
                 launch.undo()
             _tell(outcome.failure, launch, debug)
+        elif outcome.interrupted:
+            print(launch.stopped(), file=sys.stderr)
         elif outcome.signal is not None:
             print(f"ended by signal {outcome.signal}; logs: {launch.logs}", file=sys.stderr)
         else:

@@ -46,6 +46,7 @@ def evaluate(
             logs=spec.run_dir / "logs" / f"evaluation-{path.stem}",
             result=path,
             ranks=ranks,
+            again=f"zerofit eval {os.path.relpath(spec.run_dir)}",
             headline=f"evaluating {os.path.relpath(checkpoint)}: {ranks} ranks on {hardware.name}",
         )
 

@@ -17,6 +17,9 @@ from typing import NoReturn, TextIO
 
 from zerofit.config.errors import UserError
 
+INTERRUPTED = 4
+"""Exit code of a rank, and of the command, that was asked to stop, has saved and stopped."""
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -64,7 +67,7 @@ def as_lines(message: str) -> str:
     return "\n".join(f"error: {line}" for line in message.splitlines())
 
 
-def finish() -> NoReturn:
+def finish(code: int = 0) -> NoReturn:
     """Leave the process, well: run what libraries have registered for the end, then go.
 
     The interpreter's own shutdown is left out: after collectives on gloo it aborts now and then, because C++
@@ -72,7 +75,7 @@ def finish() -> NoReturn:
     """
     threading._shutdown()  # type: ignore[attr-defined]  # ends executors' idle threads, which joining alone waits for
     atexit._run_exitfuncs()
-    leave(0)
+    leave(code)
 
 
 def leave(code: int) -> NoReturn:
@@ -100,5 +103,5 @@ def records(logs: Path) -> list[Failure]:
 def clear(logs: Path) -> None:
     """Make the log directory, and remove an earlier attempt's records from it."""
     logs.mkdir(parents=True, exist_ok=True)
-    for path in logs.glob("rank-*.error.json"):
+    for path in (*logs.glob("rank-*.error.json"), *logs.glob("rank-*.stalled.json")):
         path.unlink()

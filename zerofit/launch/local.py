@@ -1,5 +1,7 @@
 """Start ranks on this machine, watch them, and end all of them when one fails, on a signal, or with the launcher.
 
+The first SIGINT, SIGTERM or SIGUSR1 is passed on: ranks that have begun save and stop, those that have not die of it.
+
 Not torch elastic: it waits 30 s for survivors before it ends, and prints its own traceback last.
 """
 
@@ -15,30 +17,35 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from zerofit.config import patience
 from zerofit.launch import failure, lifeline
 from zerofit.launch.environment import PORTS, World
-from zerofit.launch.failure import Failure
+from zerofit.launch.failure import INTERRUPTED, Failure
+from zerofit.launch.listener import ASKING, ECHO
 
-GRACE = 5.0  # seconds between SIGTERM and SIGKILL, and again until a rank that the kernel holds is given up
+GRACE = 5.0  # seconds until a rank that the kernel holds is given up
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the ranks ended: all well, the first failure, or the signal that the launcher got."""
+    """How the ranks ended: all well, the first failure, the signal that ended them, or saved and stopped."""
 
     failure: Failure | None = None
     signal: int | None = None
+    interrupted: bool = False
 
     @property
     def code(self) -> int:
         """The exit code it stands for."""
         if self.signal is not None:
             return 128 + self.signal
+        if self.interrupted:
+            return INTERRUPTED
         return 0 if self.failure is None else self.failure.code
 
 
@@ -50,8 +57,11 @@ def run_ranks(command: Sequence[str], world_size: int, log_dir: Path, env: Mappi
     """Run `command` once a rank, with `env` and the rank's variables, until all have ended.
 
     Output goes to `log_dir`/rank-N.log, rank 0's to our stdout as well. Ranks must call `lifeline.watch()` and should
-    run under `failure.guard`. SIGINT, SIGTERM and SIGHUP to this process end them (unless it ignores that signal).
+    run under `failure.guard`. SIGINT, SIGTERM and SIGUSR1 to this process ask them to save and stop, in the seconds
+    that ZEROFIT_GRACE of `env` says; a second one, or SIGHUP, ends them (unless it ignores that signal).
+    Raises UserError where ZEROFIT_GRACE is no number.
     """
+    grace = patience.grace(env)
     failure.clear(log_dir)
     events: Events = queue.SimpleQueue()
     with _signals_to(events), _lifeline() as line:
@@ -59,7 +69,7 @@ def run_ranks(command: Sequence[str], world_size: int, log_dir: Path, env: Mappi
         with _followed(log_dir / "rank-0.log"):
             try:
                 ranks.start(command, world_size, log_dir, env, line)
-                outcome = _watch(ranks, events, log_dir)
+                outcome = _watch(ranks, events, log_dir, grace)
             finally:
                 if outcome != Outcome():
                     ranks.end()
@@ -68,18 +78,46 @@ def run_ranks(command: Sequence[str], world_size: int, log_dir: Path, env: Mappi
     return outcome
 
 
-def _watch(ranks: _Ranks, events: Events, log_dir: Path) -> Outcome:
-    """Wait until all ranks have ended well, or for the first other event."""
+def _watch(ranks: _Ranks, events: Events, log_dir: Path, grace: float) -> Outcome:
+    """Wait until all ranks have ended well, or saved and stopped, or for the first other event."""
+    asked: int | None = None
+    since = 0.0
     while True:
-        event = events.get()
-        if event != ENDED:
+        try:
+            event = events.get(timeout=None if asked is None else max(0.0, since + grace - time.monotonic()))
+        except queue.Empty:
+            _say(f"the ranks have not saved and stopped within {grace:g} s (--grace)")
+            return Outcome(signal=asked)
+        if event in ASKING and asked is None:
+            asked, since = event, time.monotonic()
+            ranks.ask()
+            _say(f"signal {event}: saving after this step, then stopping; another signal ends at once")
+        elif event in ASKING and time.monotonic() - since < ECHO:
+            continue
+        elif event != ENDED:
             return Outcome(signal=event)
         statuses = ranks.statuses()
-        failed = {rank: status for rank, status in statuses.items() if status != 0}
+        failed = {rank: status for rank, status in statuses.items() if status not in (0, INTERRUPTED)}
         if failed:
-            return Outcome(failure=_first_failure(failed, log_dir))
+            ended = _ended_by(failed.values(), asked)
+            return Outcome(signal=ended) if ended else Outcome(failure=_first_failure(failed, log_dir))
         if len(statuses) == len(ranks.processes):
-            return Outcome()
+            return Outcome(interrupted=INTERRUPTED in statuses.values())
+
+
+def _ended_by(statuses: Iterable[int], asked: int | None) -> int | None:
+    """The signal that ended ranks before they could save: they had not begun, or took longer than they had."""
+    for status in statuses:
+        if asked is not None and -status in ASKING:
+            return asked
+        if status - 128 in ASKING:
+            return asked or status - 128
+    return None
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # nobody reads us any more
+        print(line, file=sys.stderr, flush=True)
 
 
 def _first_failure(failed: Mapping[int, int], log_dir: Path) -> Failure:
@@ -161,11 +199,16 @@ class _Ranks:
                 ended[rank] = result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
         return ended
 
+    def ask(self) -> None:
+        """Ask them to save and stop; not what they have started, which is theirs to end."""
+        for process in self.processes:
+            os.kill(process.pid, signal.SIGUSR1)  # not reaped yet: the id is its own
+
     def end(self) -> None:
-        """End those that still run, and whatever all of them have started. Returns within 2 x GRACE."""
-        self._signal(signal.SIGTERM)
-        self._join()
-        self._signal(signal.SIGKILL)
+        """End those that still run, and whatever all of them have started: nothing else ends a rank that is saving."""
+        for process in self.processes:
+            with suppress(ProcessLookupError, PermissionError):  # macOS: a group of zombies
+                os.killpg(process.pid, signal.SIGKILL)
 
     def reap(self) -> None:
         """Let go of those that have ended."""
@@ -173,13 +216,6 @@ class _Ranks:
         for process, watcher in zip(self.processes, self.watchers, strict=True):
             if not watcher.is_alive():
                 process.wait()
-
-    def _signal(self, number: signal.Signals) -> None:
-        for process in self.processes:
-            try:
-                os.killpg(process.pid, number)
-            except (ProcessLookupError, PermissionError):  # macOS: a group of zombies
-                continue
 
     def _join(self) -> None:
         deadline = time.monotonic() + GRACE
@@ -226,7 +262,7 @@ def _signals_to(events: Events) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = (*ASKING, signal.SIGHUP)
     taken = {one: signal.getsignal(one) for one in numbers if signal.getsignal(one) is not signal.SIG_IGN}
     for one in taken:
         signal.signal(one, lambda number, _: events.put(number))

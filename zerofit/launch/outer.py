@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 from zerofit.config.errors import UserError
 from zerofit.launch import environment, failure, group, rundir, worker
 from zerofit.launch.environment import World
+from zerofit.launch.failure import Failure
 from zerofit.plan.hardware import detect
 from zerofit.plan.spec import Hardware
+from zerofit.train.pulse import Stopped
 
 if TYPE_CHECKING:
     from zerofit.launch.dispatch import Launch, Plan
@@ -109,7 +111,7 @@ def _keep_log(world: World, logs: Path) -> list[TextIO]:
         if sys.stdout.isatty():
             os.environ.update(ZEROFIT_TTY="1", COLUMNS=str(shutil.get_terminal_size().columns))
         source, target = os.pipe()
-        subprocess.Popen(["tee", "-i", "-a", path], stdin=source)
+        subprocess.Popen(["sh", "-c", 'trap "" INT TERM USR1; exec tee -a "$0"', path], stdin=source)
         os.close(source)
         echo = [sys.stderr]
     else:
@@ -126,14 +128,29 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _work(world: World, launch: Launch) -> None:
+    def end(how: int | Failure) -> None:
+        if isinstance(how, int):
+            _record_end(world, launch, {"exit": "interrupted", "signal": how})
+            failure.leave(128 + how)
+        with suppress(OSError):  # a full drive, say
+            failure.write(launch.logs, how)
+        _record_end(world, launch, {"exit": "failed", "error": how.message, "rank": how.rank})
+        print(how.traceback, file=sys.stderr)
+        failure.leave(how.code)
+
     try:
         arguments = worker.parse(launch.worker_arguments)
         spec, evaluation = worker.read(arguments)
+        worker.listen(arguments, spec, world, end, again=True)
         worker.work(arguments, spec, evaluation, world)
         group.leave()
+    except Stopped:
+        if world.rank == 0:
+            print(launch.stopped(), flush=True)
+        worker.leave_stopped()
     except Exception as error:
-        end = {"exit": "failed", "error": f"{type(error).__name__}: {error}"}
-        _record_end(world, launch, end, user=isinstance(error, UserError))
+        what = {"exit": "failed", "error": f"{type(error).__name__}: {error}"}
+        _record_end(world, launch, what, user=isinstance(error, UserError))
         raise
 
 

@@ -57,11 +57,17 @@ def has_begun(path: Path) -> bool:
 
 def has_finished(path: Path) -> bool:
     """Whether a run has left its result."""
+    return exit_of(path) == "finished"
+
+
+def exit_of(path: Path) -> str | None:
+    """How a run ended: finished, interrupted, failed; null where it does not say."""
     try:
         result = json.loads((path / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return bool(result.get("exit") == "finished")
+        return None
+    end: str | None = result.get("exit")
+    return end
 
 
 def remove(path: Path, made: Sequence[Path]) -> None:

@@ -18,6 +18,8 @@ from zerofit.launch import rundir
 from zerofit.launch.course import Course, is_done
 from zerofit.launch.dispatch import Launch, default_ranks, dispatch
 from zerofit.launch.export import export
+from zerofit.launch.failure import INTERRUPTED
+from zerofit.launch.restarts import Restarts
 from zerofit.launch.start import begin, go_on
 from zerofit.plan.build import make_plan
 from zerofit.plan.hardware import detect
@@ -26,7 +28,7 @@ from zerofit.plan.spec import Hardware
 from zerofit.report import table
 
 
-def run(course: Course, *, nproc: int | None, debug: bool) -> int:
+def run(course: Course, *, nproc: int | None, debug: bool, restarts: Restarts) -> int:
     """Run the stages on ranks of our own, one after another. Returns the exit code: of the first that fails.
 
     Raises UserError, before anything is written where a stage's recipe, data or the hardware do not allow it.
@@ -45,12 +47,16 @@ def run(course: Course, *, nproc: int | None, debug: bool) -> int:
                 print(f"{os.path.relpath(course.run(number))}: done before")
                 continue
             try:
-                code = dispatch(partial(launch, course, number), nproc=nproc, debug=debug, show=lambda _: None)
+                stage = partial(launch, course, number)
+                code = dispatch(stage, nproc=nproc, debug=debug, show=lambda _: None)
+                while code == 1 and restarts.another(course.run(number)):
+                    code = dispatch(stage, nproc=nproc, debug=debug, show=lambda _: None)
             except UserError as error:
                 kept = f"\nstage {number} of {count} has ended the job; {advice}" if is_job(course.directory) else ""
                 raise UserError(f"{error}{kept}") from None
             if code != 0:
-                print(f"stage {number} of {count} has ended the job; {advice}", file=sys.stderr)
+                what = "was interrupted" if code == INTERRUPTED else "has ended the job"
+                print(f"stage {number} of {count} {what}; {advice}", file=sys.stderr)
                 return code
     finally:
         os.close(lock)
@@ -69,7 +75,9 @@ def plan_one(course: Course, hardware: Hardware, ranks: int | None) -> Launch:
     if course.resume and is_done(course.run(number)):
         _refuse_finished(course)
     check(course, range(1, len(course.job.stages) + 1) if course.new else [number], hardware, ranks)
-    return launch(establish(course), number, hardware, ranks)
+    course = establish(course)
+    again = f"zerofit train --resume {os.path.relpath(course.directory)} --stage {number}"
+    return replace(launch(course, number, hardware, ranks), again=again)
 
 
 def _refuse_finished(course: Course) -> None:
@@ -120,7 +128,7 @@ def launch(course: Course, number: int, hardware: Hardware, ranks: int | None) -
     stage = course.run(number)
     if stage.exists():
         if any(stage.glob("checkpoints/step-*")):
-            return go_on(stage, None, (), hardware, ranks)
+            return replace(go_on(stage, None, (), hardware, ranks), again=None)
         os.close(rundir.claim(stage))
         rundir.remove(stage, (stage,))
     first = course.made if number == 1 else ()
@@ -132,7 +140,7 @@ def launch(course: Course, number: int, hardware: Hardware, ranks: int | None) -
             rundir.remove(course.directory, first)
         raise
     assert begun.made is not None
-    return replace(begun, made=(*begun.made, *first))
+    return replace(begun, made=(*begun.made, *first), again=None)
 
 
 def _with_whole_origin(course: Course, number: int) -> Recipe:

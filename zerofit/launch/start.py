@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from zerofit.config import patience
 from zerofit.config.errors import UserError
 from zerofit.config.load import load_recipe
 from zerofit.config.schema import Recipe
@@ -16,6 +17,7 @@ from zerofit.launch.dispatch import Launch, default_ranks, dispatch
 from zerofit.launch.environment import outer_world
 from zerofit.launch.recipe import override
 from zerofit.launch.replan import put_in_place, replan, said
+from zerofit.launch.restarts import Restarts
 from zerofit.plan.build import make_plan
 from zerofit.plan.files import write_spec
 from zerofit.plan.spec import Hardware, RunSpec
@@ -31,12 +33,13 @@ def train(
     from_stage: int | None = None,
     stage: int | None = None,
     trust: bool = False,
+    auto_resume: int = 0,
     debug: bool = False,
 ) -> int:
     """Train the recipe `source` (a name or a path) or go on with the run `resume`. Returns the exit code.
 
     Of a recipe with stages all, those from number `from_stage` on, or number `stage` alone; numbers are from 1.
-    `trust` lets pickles that `init_from` names run any code.
+    `trust` lets pickles that `init_from` names run any code. Where a rank crashes, go on up to `auto_resume` times.
     Raises UserError before anything is written where the recipe, the data or the hardware do not allow the run.
     """
     from zerofit.launch import stages
@@ -45,15 +48,21 @@ def train(
         course = find(source, overrides, resume=resume, from_stage=from_stage, stage=stage, nproc=nproc)
         return None if course is None else replace(course, trust=trust)
 
+    patience.grace(os.environ), patience.watchdog(os.environ)  # what is wrong with them is said before all else
+    restarts, launches = Restarts(auto_resume), list[Launch]()
     if outer_world(os.environ) is None:
         course = asked()
         if course is not None:
-            return stages.run(course, nproc=nproc, debug=debug)
+            return stages.run(course, nproc=nproc, debug=debug, restarts=restarts)
+    elif auto_resume:
+        raise UserError("--auto-resume: an outer launcher's processes live for one start; leave it out")
 
     def plan(hardware: Hardware, ranks: int | None) -> Launch:
         course = asked()
         if course is not None:
             return stages.plan_one(course, hardware, ranks)
+        if launches:
+            return go_on(launches[0].run_dir, None, (), hardware, ranks, anew=True)
         if resume is not None:
             if trust:
                 raise UserError(f"--trust: {resume} goes on as it was started; leave it out")
@@ -64,7 +73,17 @@ def train(
             raise UserError("--trust is for what init_from names, and the recipe has no init_from; leave it out")
         return begin(recipe, hardware, ranks, trust=trust)
 
-    return dispatch(plan, nproc=nproc, debug=debug, show=_show)
+    def once() -> int:
+        def noted(hardware: Hardware, ranks: int | None) -> Launch:
+            launches.append(plan(hardware, ranks))
+            return launches[-1]
+
+        return dispatch(noted, nproc=nproc, debug=debug, show=_show)
+
+    code = once()
+    while code == 1 and restarts.another(launches[0].run_dir):
+        code = once()
+    return code
 
 
 def begin(recipe: Recipe, hardware: Hardware, ranks: int | None, *, trust: bool = False) -> Launch:
@@ -88,10 +107,19 @@ def begin(recipe: Recipe, hardware: Hardware, ranks: int | None, *, trust: bool 
     return _launch(spec, lock, (), made)
 
 
-def go_on(run: Path, source: str | None, overrides: Sequence[str], hardware: Hardware, ranks: int | None) -> Launch:
+def go_on(
+    run: Path,
+    source: str | None,
+    overrides: Sequence[str],
+    hardware: Hardware,
+    ranks: int | None,
+    *,
+    anew: bool = False,
+) -> Launch:
     """An existing run, from its newest whole checkpoint, or the one that `run` names (RUN@STEP).
 
-    Under another strategy, or on another number of ranks, where that is asked for. Raises UserError.
+    Under another strategy, or on another number of ranks, where that is asked for. Without a checkpoint it begins anew
+    where it was interrupted (features that were extracted by then are kept), or with `anew`. Raises UserError.
     """
     from zerofit.checkpoint.manifest import read_manifest, step_of
     from zerofit.launch.reference import split
@@ -104,20 +132,24 @@ def go_on(run: Path, source: str | None, overrides: Sequence[str], hardware: Har
     spec = replan(run, before, asked, hardware, ranks)
     lock = rundir.claim(spec.run_dir)
     try:
-        checkpoint = _checkpoint_of(run, step, spec)
+        checkpoint = _checkpoint_of(run, step, spec, anew)
     except BaseException:
         os.close(lock)
         raise
     (spec.run_dir / "result.json").unlink(missing_ok=True)
+    at = 0 if checkpoint is None else step_of(checkpoint) or 0
     if spec is not before:
-        at = step_of(checkpoint) or 0
-        print(said(read_manifest(checkpoint).facts, spec, at))
         put_in_place(spec, at)
-    return _launch(spec, lock, ("--resume", str(checkpoint)))
+        if checkpoint is not None:
+            print(said(read_manifest(checkpoint).facts, spec, at))
+    return _launch(spec, lock, () if checkpoint is None else ("--resume", str(checkpoint)))
 
 
-def _checkpoint_of(run: Path, step: int | None, spec: RunSpec) -> Path:
-    """Where the run, claimed, goes on from. Raises UserError where there is no such checkpoint, or nothing to do."""
+def _checkpoint_of(run: Path, step: int | None, spec: RunSpec, anew: bool) -> Path | None:
+    """Where the run, claimed, goes on from; null: it begins anew.
+
+    Raises UserError where there is no such checkpoint, or nothing to do.
+    """
     from zerofit.checkpoint.commit import sweep
     from zerofit.checkpoint.manifest import newest, step_of, steps
     from zerofit.launch.reference import exact, tell
@@ -127,10 +159,11 @@ def _checkpoint_of(run: Path, step: int | None, spec: RunSpec) -> Path:
         checkpoint: Path | None = exact(spec.run_dir, step, lambda one: f"--resume {run}@{one}")
     else:
         checkpoint = newest(spec.run_dir / "checkpoints", tell)
-    if checkpoint is None:
+    if checkpoint is None and not anew and rundir.exit_of(spec.run_dir) != "interrupted":
         raise UserError(f"{run} has no complete checkpoint to go on from: train anew")
+    at = 0 if checkpoint is None else step_of(checkpoint) or 0
     ended = step is None and rundir.has_finished(spec.run_dir)  # who names an earlier step wants it trained again
-    if ended or (step_of(checkpoint) or 0) >= spec.batches.total_steps:
+    if ended or at >= spec.batches.total_steps:
         raise UserError(f"{run} is finished: all its steps are done; see: zerofit eval {run}")
     later = [str(one) for one in steps(spec.run_dir / "checkpoints") if step is not None and one > step]
     if later:
@@ -148,6 +181,8 @@ def _launch(spec: RunSpec, lock: int, arguments: tuple[str, ...], made: tuple[Pa
         headline=table.headline(spec),
         lock=lock,
         made=made,
+        steps=spec.batches.total_steps,
+        again=f"zerofit train --resume {os.path.relpath(spec.run_dir)}",
     )
 
 

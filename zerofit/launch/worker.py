@@ -5,15 +5,20 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from zerofit.config import patience
 from zerofit.config.data import Data
 from zerofit.config.section import Section
 from zerofit.launch import failure, lifeline, ops_cache, rundir
 from zerofit.launch.environment import World, outer_world
+from zerofit.launch.listener import Listener
+from zerofit.launch.watchdog import Watchdog
 from zerofit.plan.spec import Hardware, RunSpec
+from zerofit.train.pulse import PULSE, Stopped
 
 
 class Evaluation(Section):
@@ -54,8 +59,47 @@ def _work_in_group(arguments: argparse.Namespace, world: World) -> None:
 
     spec, evaluation = read(arguments)
     group.join(world, spec.hardware.device)
-    work(arguments, spec, evaluation, world)
+
+    def end(how: int | failure.Failure) -> None:
+        if isinstance(how, int):
+            failure.leave(128 + how)
+        with suppress(OSError):  # a full drive, say
+            failure.write(arguments.logs, how)
+        failure.leave(how.code)
+
+    listen(arguments, spec, world, end, again=False)
+    try:
+        work(arguments, spec, evaluation, world)
+    except Stopped:
+        leave_stopped()
     group.leave()
+
+
+def listen(
+    arguments: argparse.Namespace,
+    spec: RunSpec,
+    world: World,
+    end: Callable[[int | failure.Failure], None],
+    *,
+    again: bool,
+) -> None:
+    """Take signals and hangs in hand, from the first step on; `end` gets the signal that ends the rank, or the hang."""
+    limit, nccl = patience.watchdog(os.environ), spec.hardware.device == "cuda"
+    watchdog = Watchdog(world, arguments.logs, limit, end, nccl=nccl)
+    PULSE.attach(Listener(watchdog, end, patience.grace(os.environ), again=again))
+
+
+def leave_stopped() -> NoReturn:
+    """End a rank that has stopped as all have. Collective: a launcher that sees one end may kill the others."""
+    import torch.distributed as dist
+
+    from zerofit.launch import group
+
+    assert PULSE.listener is not None
+    PULSE.listener.deafen()
+    dist.barrier()
+    group.leave()
+    failure.finish(failure.INTERRUPTED)
 
 
 def read(arguments: argparse.Namespace) -> tuple[RunSpec, Evaluation | None]:
@@ -75,21 +119,30 @@ def read(arguments: argparse.Namespace) -> tuple[RunSpec, Evaluation | None]:
 
 
 def work(arguments: argparse.Namespace, spec: RunSpec, evaluation: Evaluation | None, world: World) -> None:
-    """Run the task in a group that has been joined; rank 0 writes the result file."""
+    """Run the task in a group that has been joined; rank 0 writes the result file. Raises Stopped."""
     started = time.monotonic()
     prepare_engine(spec)
-    body: dict[str, Any]
+    body, stopped = {}, None
+    try:
+        body = _body(arguments, spec, evaluation)
+    except Stopped as error:
+        stopped = error
+    if world.rank == 0:
+        end = {"exit": "finished" if stopped is None else "interrupted", "wall_s": round(time.monotonic() - started, 3)}
+        rundir.add_result(arguments.evaluate or spec.run_dir / "result.json", **body, **end)
+    if stopped is not None:
+        raise stopped
+
+
+def _body(arguments: argparse.Namespace, spec: RunSpec, evaluation: Evaluation | None) -> dict[str, Any]:
+    """What the task gives for the result file."""
     if evaluation is None:
         from zerofit.tasks import TASKS
 
-        body = TASKS[spec.recipe.task].train(spec, arguments.resume)
-    else:
-        from zerofit.evaluate import EVALUATORS
+        return TASKS[spec.recipe.task].train(spec, arguments.resume)
+    from zerofit.evaluate import EVALUATORS
 
-        body = {"test": EVALUATORS[spec.recipe.task](spec, evaluation.checkpoint, evaluation.data)}
-    if world.rank == 0:
-        wall = round(time.monotonic() - started, 3)
-        rundir.add_result(arguments.evaluate or spec.run_dir / "result.json", **body, exit="finished", wall_s=wall)
+    return {"test": EVALUATORS[spec.recipe.task](spec, evaluation.checkpoint, evaluation.data)}
 
 
 def prepare_engine(spec: RunSpec) -> None:

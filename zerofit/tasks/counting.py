@@ -15,6 +15,7 @@ from zerofit.data.loader import close, eval_loader
 from zerofit.data.order import EvalOrder
 from zerofit.measure.accuracy import Tally
 from zerofit.plan.spec import RunSpec
+from zerofit.train.pulse import PULSE
 from zerofit.train.statistics import share_statistics
 
 
@@ -22,7 +23,7 @@ def count(model: nn.Module, spec: RunSpec, data: Data, images: Images, device: t
     """top1, top5 (fractions), loss, samples and the confusion matrix of `model` over `images` of `data`. Collective.
 
     Labels are numbers of the run's classes. Every rank makes the same number of equally large forwards, as sharded
-    engines need.
+    engines need. Raises Stopped.
     """
     share_statistics(model)
     classes = len(spec.data.classes)
@@ -32,7 +33,8 @@ def count(model: nn.Module, spec: RunSpec, data: Data, images: Images, device: t
     tally = Tally(classes, device)
     try:
         with torch.no_grad():  # not inference_mode: fully_shard's hooks need version counters
-            for batch in loader:
+            for number, batch in enumerate(loader, 1):
+                PULSE.leave_if_asked(f"evaluation, batch {number}")
                 batch = {name: value.to(device) for name, value in batch.items()}
                 tally.add(model(normalise(batch["images"])), batch["labels"], batch["valid"])
     finally:

@@ -24,6 +24,7 @@ from zerofit.data.shares import ChunkOrder, share
 from zerofit.measure.images_progress import ImagesProgress
 from zerofit.models.classifier import ImageClassifier
 from zerofit.plan.spec import RunSpec
+from zerofit.train.pulse import PULSE
 
 VOLATILE = ("transformers_version", "_name_or_path", "architectures", "dtype")
 """Fields of a transformers config that change no feature."""
@@ -36,7 +37,8 @@ def extract(model: nn.Module, spec: RunSpec, device: torch.device, weights_hash:
     the caller's. `weights_hash` stands for every weight that `features` depends on. What lies in the cache for the same
     weights, preprocessing and images is taken from there; of a cache that was left half written the rest is computed.
     With one view it is the evaluation view; with more, view v of an image is its augmentation in epoch v.
-    Raises UserError: a damaged cache, a full drive, an unreadable image, features that are not finite.
+    Raises UserError: a damaged cache, a full drive, an unreadable image, features that are not finite. Raises Stopped;
+    chunks that are done stay in the cache.
     """
     probe, data, seed = spec.recipe.probe, spec.recipe.data, spec.recipe.train.seed
     assert probe is not None
@@ -134,7 +136,8 @@ def _compute(
             batches = iter(loader)
             for turn, chunk in enumerate(mine.chunks):
                 vectors, labels = [], []
-                for _ in range(mine.forwards):
+                for number in range(mine.forwards):
+                    PULSE.leave_if_asked(f"features of {part.name}, batch {turn * mine.forwards + number + 1}")
                     batch = {name: _moved(name, value, device) for name, value in next(batches).items()}
                     model(view(batch))
                     vectors.append(seen.pop())

@@ -27,8 +27,9 @@ from zerofit.models.build import build_model
 from zerofit.models.frozen import check_frozen, trains_a_part
 from zerofit.plan.spec import RunSpec
 from zerofit.tasks.counting import count
-from zerofit.train.callbacks import Guard, Order, Ready, Records
+from zerofit.train.callbacks import Guard, Order, Pulse, Ready, Records
 from zerofit.train.job import Store
+from zerofit.train.pulse import PULSE, Stopped
 from zerofit.train.saving import note_of
 from zerofit.train.strategy import DTYPES, WEIGHTS, engine_for
 from zerofit.train.trainer import RunTrainer
@@ -93,7 +94,10 @@ class ImageJob:
 
 
 def train_online(spec: RunSpec, resume: Path | None) -> dict[str, Any]:
-    """Train the model on images, validate and save as the recipe says, then test; result.json's body. Collective."""
+    """Train the model on images, validate and save as the recipe says, then test; result.json's body. Collective.
+
+    Raises Stopped once ranks have agreed to stop; the last step is saved.
+    """
     started = time.perf_counter()
     run = prepare(spec, this_device(spec), RunStore(spec), resume)
     if resume is not None and run.trainer.classifier.frozen_hash is not None:
@@ -103,6 +107,8 @@ def train_online(spec: RunSpec, resume: Path | None) -> dict[str, Any]:
         run.trainer.train(resume_from_checkpoint=str(resume) if native else None)
     finally:
         close(run.job.loader)
+    if PULSE.agreed:
+        raise Stopped
     trained = time.perf_counter() - started
     dist.all_reduce(run.job.bad_items)
     best = {"step": run.trainer.state.best_global_step, "value": run.trainer.state.best_metric}
@@ -151,7 +157,7 @@ def prepare(spec: RunSpec, device: torch.device, store: Store, resume: Path | No
     whole = None if resume is None or trains_a_part(spec.recipe) else resume / WEIGHTS
     model = build_model(spec, engine.placement(), engine.compute_dtype, weights=whole)
     job = ImageJob(spec, device)
-    trainer = RunTrainer(spec, engine, model, job, store, [Order(job), Guard()])
+    trainer = RunTrainer(spec, engine, model, job, store, [Order(job), Guard(), Pulse()])
 
     def ready() -> None:
         engine.verify(trainer.model_wrapped, trainer.optimizer)

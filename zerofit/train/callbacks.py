@@ -15,6 +15,7 @@ from zerofit.config.errors import UserError
 from zerofit.measure.memory import Peak
 from zerofit.plan.spec import RunSpec
 from zerofit.train.job import Job
+from zerofit.train.pulse import PULSE
 
 
 class Order(TrainerCallback):
@@ -39,6 +40,30 @@ class Ready(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.act()
+
+
+class Pulse(TrainerCallback):
+    """Asks after every step whether ranks are to stop; then that step is saved, once, and is the last."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        PULSE.at("before the first step")
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        PULSE.at(f"step {state.global_step + 1}")
+
+    def on_substep_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        PULSE.at(f"step {state.global_step + 1}")
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if PULSE.reached(f"end of step {state.global_step}"):
+            control.should_evaluate = False
+            control.should_save = control.should_training_stop = True
 
 
 class Guard(TrainerCallback):

@@ -26,6 +26,7 @@ from zerofit.plan.batch import make_batches
 from zerofit.plan.spec import Batches, RunSpec
 from zerofit.train.head_grid import Trial, choose, divide, first_weights, grid, order, schedule
 from zerofit.train.head_math import EPS, Heads
+from zerofit.train.pulse import PULSE
 
 ROWS = 4096  # at a time, in evaluation
 
@@ -60,7 +61,7 @@ def train_heads(features: Features, spec: RunSpec, device: torch.device) -> Prob
 
     With several heads, `probe.held_out` of the training images is held out (each class its share), and the chosen head
     has not seen them; one head trains on all of them. Raises UserError where too few images are left for a batch, and
-    where no head's loss stayed finite.
+    where no head's loss stayed finite. Raises Stopped at the end of an epoch.
     """
     trials = grid(spec)
     used, held = divide(features.train_labels, spec, len(trials))
@@ -123,7 +124,10 @@ def _train(
             recipe = spec.recipe
             groups.append((numbers, Heads(weight, rates, recipe.optimizer, norm, recipe.train.label_smoothing)))
     losses = torch.zeros(batches.total_steps, len(trials), device=device)
+    ends = {*range(batches.steps_per_epoch, batches.total_steps, batches.steps_per_epoch), batches.total_steps}
     if not trials:
+        for done in sorted(ends):  # a rank without heads is asked as often as those that train some
+            PULSE.leave_if_asked(f"heads, step {done}")
         return groups, losses.cpu()
     views = vectors.rows.shape[0] // vectors.images
     steps = order(used, views, spec.recipe.train.seed, batches, vectors.rows.device)
@@ -137,7 +141,9 @@ def _train(
             for (_, heads), column in zip(groups, columns, strict=True):
                 losses[step].index_copy_(0, column, heads.step(batch, labels))
             done = step + 1
-            if progress is not None and (done % batches.steps_per_epoch == 0 or done == batches.total_steps):
+            if done in ends:
+                PULSE.leave_if_asked(f"heads, step {done}")
+            if progress is not None and done in ends:
                 loss = float(losses[step].min())  # waits for the device, once an epoch
                 rate = done * batches.global_batch / (time.perf_counter() - started)
                 progress.update(done, loss=loss, samples_s=rate)

@@ -6,8 +6,10 @@ checkpoint is rotated away, which is too late to commit the new one.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from zerofit.train.deferred import Deferred
 from zerofit.train.footprint import checkpoint_bytes
 from zerofit.train.job import Job, Store
 from zerofit.train.optimizers import make_optimizer
+from zerofit.train.pulse import PULSE, Stopped
 from zerofit.train.statistics import share_statistics
 from zerofit.train.strategy import Engine
 
@@ -77,6 +80,7 @@ class RunTrainer(Trainer):
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
         """As Trainer's; the time it takes is waiting for data."""
+        PULSE.at(f"step {self.state.global_step + 1}: waiting for data")
         started = time.perf_counter()
         batches = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.data_wait_s += time.perf_counter() - started
@@ -94,12 +98,18 @@ class RunTrainer(Trainer):
         return self.job.loss(model, inputs)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Validation figures, with Trainer's `eval_` before their names."""
+        """Validation figures, with Trainer's `eval_` before their names; where ranks are to stop, none, and no more."""
         started = time.perf_counter()
         self.model_wrapped.eval()
-        figures = self.job.validate(self.model_wrapped)
+        figures: dict[str, float] | None = None
+        with suppress(Stopped):
+            figures = self.job.validate(self.model_wrapped)
         self.engine.settle(self.model_wrapped)
         self.model_wrapped.train()
+        if figures is None:
+            self.control.should_evaluate = False
+            self.control.should_save = self.control.should_training_stop = True
+            return {f"eval_{self.spec.recipe.evaluate.best_metric}": math.nan}  # better than nothing is
         self._validated = (self.state.global_step, figures[self.spec.recipe.evaluate.best_metric])
         figures["duration_s"] = time.perf_counter() - started
         metrics = {f"eval_{name}": value for name, value in figures.items()}
@@ -123,6 +133,7 @@ class RunTrainer(Trainer):
         self._refuse_ruined_weights()
         share_statistics(self.classifier)
         step = self.state.global_step
+        PULSE.at(f"step {step}: saving")
         value = self._validated[1] if self._validated is not None and self._validated[0] == step else None
         whole_save = super()._save_checkpoint
 
