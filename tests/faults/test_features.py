@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ DIES = 5  # at which fsync: amid the second chunk of that rank, whose vectors ar
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 33}
 
 
-def planned(directory: Path, cache: Path, ranks: int) -> RunSpec:
+def planned(directory: Path, cache: Path, ranks: int, heads: int = 3) -> RunSpec:
     recipe = Recipe.model_validate(
         {
             "task": "probe",
@@ -44,8 +45,8 @@ def planned(directory: Path, cache: Path, ranks: int) -> RunSpec:
                 "features": "cached",
                 "views": TRAIN.views,
                 "cache": cache,
-                "lr_scales": (0.3, 1.0, 3.0),
-                "batch_norms": (False, True),
+                "lr_scales": (0.3, 1.0, 3.0)[:heads],
+                "batch_norms": (False, True) if heads > 1 else (False,),
             },
             "strategy": "ddp",
         }
@@ -56,17 +57,18 @@ def planned(directory: Path, cache: Path, ranks: int) -> RunSpec:
     return spec
 
 
-def start(*specs: RunSpec, die: int | None = None) -> Outcome:
+def start(*specs: RunSpec, die: int | None = None, asks: Sequence[int] = ()) -> Outcome:
     environ = dict(os.environ)
     prepare(environ, CPU, local_size=specs[0].batches.ranks)
     environ["OMP_NUM_THREADS"] = "1"
     command = [sys.executable, str(WORKER), *(() if die is None else ("--die", str(die)))]
     runs = [str(spec.run_dir) for spec in specs]
+    command += [f"--ask={number}" for number in asks]
     return run_ranks([*command, *runs], specs[0].batches.ranks, specs[0].run_dir / "logs", environ)
 
 
-def outcomes(*specs: RunSpec) -> list[dict[str, Any]]:
-    done = start(*specs)
+def outcomes(*specs: RunSpec, asks: Sequence[int] = ()) -> list[dict[str, Any]]:
+    done = start(*specs, asks=asks)
     assert done.failure is None, done.failure.traceback
     return [json.loads((spec.run_dir / "outcome.json").read_text()) for spec in specs]
 
@@ -146,11 +148,21 @@ def test_a_cache_of_two_ranks_one_of_them_killed_is_finished_by_one_rank(both: t
     assert finished["losses"] == alone["losses"]
 
 
-def test_two_ranks_make_the_same_cache_reuse_it_and_train_the_same_heads(alone: dict[str, Any], tmp_path: Path) -> None:
-    made, reused = outcomes(
+def test_two_ranks_that_were_interrupted_make_the_same_cache_reuse_it_and_train_the_same_heads(
+    alone: dict[str, Any], tmp_path: Path
+) -> None:
+    cut, made, reused, one_head = outcomes(
+        planned(tmp_path / "cut", tmp_path / "cache", ranks=2),
         planned(tmp_path / "made", tmp_path / "cache", ranks=2),
         planned(tmp_path / "reused", Path(alone["directory"]).parent, ranks=2),
+        planned(tmp_path / "one", tmp_path / "cache", ranks=2, heads=1),
+        asks=[6, 0, 0, 2],
     )
+    assert cut["phases"] == [[f"features of train, batch {number}" for number in range(1, 7)]] * 2
+    assert len(cut["forwards"]) == 5  # of which the last is of a chunk that is not done
+    turns = -(-(TRAIN.chunks - 4) // 2) + TEST.chunks // 2  # each rank has kept two chunks
+    assert len(made["forwards"]) == 2 * turns
+    assert one_head["phases"] == [["heads, step 5", "heads, step 10"]] * 2  # rank 1 has no head, and stops as well
     assert not made["reused"]
     assert contents(made["directory"]) == contents(alone["directory"])
     assert reused["reused"]

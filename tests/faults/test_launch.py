@@ -220,8 +220,17 @@ def test_records_are_whole(tmp_path: Path) -> None:
     assert set(record) == {"rank", "time", "user", "message", "traceback"}
 
 
-BUSY = "signal.signal(signal.SIGUSR1, lambda *_: (logs / f'asked-{rank}').touch())\n(logs / f'busy-{rank}').touch()\nwhile True: sleep()"
-SAVES = "signal.signal(signal.SIGUSR1, lambda *_: os._exit(4))\n(logs / f'busy-{rank}').touch()\nwhile True: sleep()"
+BUSY = """\
+signal.signal(signal.SIGUSR1, lambda *_: (logs / f"asked-{rank}").touch())
+(logs / f"busy-{rank}").touch()
+while True: sleep()"""
+SAVES = BUSY.replace('(logs / f"asked-{rank}").touch()', "os._exit(4)")
+
+
+def test_a_rank_that_was_signalled_itself_stops_all(tmp_path: Path) -> None:
+    outcome, _ = run(tmp_path, "os._exit(4)")
+    assert outcome == Outcome(interrupted=True)
+    assert outcome.code == 4
 
 
 def test_ranks_that_save_and_stop_end_the_run_with_code_4(tmp_path: Path) -> None:
