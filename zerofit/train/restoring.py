@@ -6,6 +6,7 @@ Every rank reads the whole tensor and keeps its share; nothing here is collectiv
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -49,11 +50,14 @@ def restore_flat(optimizer: torch.optim.Optimizer, flat: Tensor, pieces: list[Pi
         kept["step"] = torch.tensor(max(counts), dtype=torch.float32)
 
 
+@dataclass(frozen=True)
 class Piece:
     """Elements `first` and on of a whole parameter, `length` of them, at `start` of a flat shard."""
 
-    def __init__(self, name: str, first: int, length: int, start: int) -> None:
-        self.name, self.first, self.length, self.start = name, first, length, start
+    name: str
+    first: int
+    length: int
+    start: int
 
     def copy(self, flat: Tensor, whole: Tensor) -> None:
         """Into the shard; what pads it is left."""
@@ -62,9 +66,13 @@ class Piece:
 
 def restore_zero_1_2(engine: Any, state: TrainingState) -> None:
     """DeepSpeed's ZeRO stages 1 and 2, and its BF16_Optimizer: parameters know where they lie in the flat shards."""
+    from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
+
     zero = engine.optimizer
+    groups = zero.bf16_groups if isinstance(zero, BF16_Optimizer) else zero.bit16_groups
+    shards = [group["params"][0] for group in zero.optimizer.param_groups]  # this rank's, float32
     names = {id(parameter): name for name, parameter in engine.module.named_parameters()}
-    for flat, group in zip(flat_shards(zero), zero.bit16_groups, strict=True):
+    for flat, group in zip(shards, groups, strict=True):
         pieces = []
         for parameter in group:
             mapping = parameter._hp_mapping
@@ -73,11 +81,6 @@ def restore_zero_1_2(engine: Any, state: TrainingState) -> None:
                 pieces.append(Piece(names[id(parameter)], here.start, here.numel, there.start))
         restore_flat(zero.optimizer, flat, pieces, state)
     zero.update_lp_params()
-
-
-def flat_shards(zero: Any) -> list[Tensor]:
-    """This rank's float32 shard of each group, as the optimizer within knows it."""
-    return [group["params"][0] for group in zero.optimizer.param_groups]
 
 
 def restore_zero_3(engine: Any, state: TrainingState) -> None:
