@@ -28,6 +28,8 @@ class Work:
     """Take all of the task's way, checkpoints included."""
     resume: str | None = None
     """Go on from this checkpoint."""
+    ask: str | None = None
+    """Rank 1 is asked to stop when it comes to this phase; only with `whole`."""
     swap: bool = False
     """Put plain DDP in fsdp2's place."""
     resave: bool = False

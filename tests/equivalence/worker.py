@@ -24,6 +24,7 @@ from zerofit.launch import worker as product
 from zerofit.launch.environment import outer_world
 from zerofit.plan.files import read_spec
 from zerofit.plan.spec import RunSpec
+from zerofit.train.pulse import PULSE, Stopped
 
 LIMIT = 300  # seconds for a run, imports included; then every thread's stack is printed and the rank ends
 
@@ -58,12 +59,33 @@ def train(work: dict[str, Any]) -> dict[str, Any]:
 
     if work["whole"]:
         resume = None if work["resume"] is None else Path(work["resume"])
-        with saved_as_taken_over() if work["resave"] else nullcontext():
-            return TASKS[spec.recipe.task].train(spec, resume)
+        PULSE.__init__()  # type: ignore[misc]  # as a new process has it
+        if work["ask"] is not None:
+            PULSE.attach(AskingAt(work["ask"]))
+        try:
+            with saved_as_taken_over() if work["resave"] else nullcontext():
+                return TASKS[spec.recipe.task].train(spec, resume)
+        except Stopped:
+            return {"stopped": True}
     try:
         return train_without_checkpoints(spec, work["swap"], work["mutations"])
     except WrongEngine as error:
         return {"wrong_engine": str(error)}
+
+
+class AskingAt:
+    """Asks to stop at a phase of rank 1, as a signal would."""
+
+    def __init__(self, phase: str) -> None:
+        self.phase, self.seen = phase, False
+
+    def at(self, phase: str) -> None:
+        self.seen = self.seen or (os.environ["RANK"] == "1" and phase == self.phase)
+
+    def asked(self) -> bool:
+        return self.seen
+
+    def deafen(self) -> None: ...
 
 
 def train_without_checkpoints(spec: RunSpec, swap: bool, mutations: list[str]) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def _watch(ranks: _Ranks, events: Events, log_dir: Path, grace: float) -> Outcom
         if event in ASKING and asked is None:
             asked, since = event, time.monotonic()
             ranks.ask()
-            _say(f"signal {event}: saving after this step, then stopping; another signal ends at once")
+            _say(f"signal {event}: the ranks save and stop; another signal ends them at once")
         elif event in ASKING and time.monotonic() - since < ECHO:
             continue
         elif event != ENDED:
