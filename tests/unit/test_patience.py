@@ -23,6 +23,7 @@ def test_the_cause_of_a_hang_names_who_is_behind() -> None:
     assert "rank 1 does not answer (stopped, or its host is gone); rank 0 waits at: step 4; rank 2 waits" in said
     said = cause({0: Place(9, "step 4"), 1: Place(8, "step 4: waiting for data")}, 2, 30)
     assert said == (
-        "no step or batch for 30 min (--watchdog): rank 1 is behind at: step 4: waiting for data; rank 0 waits at: step 4"
+        "no step or batch for 30 min (--watchdog): "
+        "rank 1 is behind at: step 4: waiting for data; rank 0 waits at: step 4"
     )
     assert cause({0: Place(3, "step 2")}, 1, 0.5).endswith("rank 0 is at: step 2")
