@@ -39,7 +39,7 @@ TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2",
 ACCELERATE = ("accelerate", "launch", "--cpu", "--num_processes=2", "--num_machines=1", "--mixed_precision=no")
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
+@pytest.mark.parametrize("launcher", ["torchrun", pytest.param("accelerate", marks=pytest.mark.thorough)])
 def test_an_outer_launcher_gives_the_same_losses(tmp_path: Path, ours: list[float], launcher: str) -> None:
     bin_dir = Path(sys.executable).parent
     if launcher == "torchrun":
@@ -91,6 +91,7 @@ def test_srun(tmp_path: Path, ours: list[float]) -> None:
     assert losses(tmp_path / "runs" / "tiny") == pytest.approx(ours, rel=1e-6)
 
 
+@pytest.mark.thorough
 def test_the_deepspeed_launcher(tmp_path: Path, ours: list[float]) -> None:
     """Its per-node part, which `deepspeed` starts through ssh or pdsh: variables, and --local_rank=N in argv."""
     hosts = base64.urlsafe_b64encode(json.dumps({"localhost": [0, 1]}).encode()).decode()

@@ -20,6 +20,11 @@ from zerofit.config.schema import ZERO_STAGE
 from zerofit.plan.files import read_spec
 
 CASES = [(name, None) for name in recipe_names()] + [("vit-huge-food101", "zero2"), ("vit-huge-food101", "zero3")]
+# The others take ways that these take as well, with other data.
+SHORT = [
+    *(("digits", None), ("digits-probe", None), ("qwen3-8b-cifar100", None), ("qwen3-8b-cifar100-probe", None)),
+    *(("vit-base-cifar100-lora", None), ("vit-huge-food101", "zero3")),
+]
 Ran = Callable[[str, str | None], list[Path]]
 
 
@@ -55,7 +60,10 @@ def asked_for(strategy: str | None) -> list[str]:
     return [] if strategy is None else [f"strategy={strategy}"]
 
 
-@pytest.mark.parametrize(("name", "strategy"), CASES)
+@pytest.mark.parametrize(
+    ("name", "strategy"),
+    [*SHORT, *(pytest.param(*case, marks=pytest.mark.thorough) for case in CASES if case not in SHORT)],
+)
 def test_a_shipped_recipe_runs_to_its_end(ran: Ran, name: str, strategy: str | None) -> None:
     runs = ran(name, strategy)
     job = load_job(name, asked_for(strategy))

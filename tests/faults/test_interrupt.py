@@ -138,6 +138,7 @@ def test_a_rank_that_hangs_ends_the_run_with_stacks_and_a_cause(tmp_path: Path) 
     assert "pulse.py" in log or "trainer.py" in log
 
 
+@pytest.mark.thorough
 def test_what_fails_twice_at_the_same_step_is_not_tried_again(tmp_path: Path) -> None:
     """No file may have more than 8 kB, so metrics.jsonl is full after some 40 steps, each time."""
     limit = ("prlimit", "--fsize=8192")

@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 IMAGES = Path(__file__).parents[2].parent / "shared" / "data" / "images"
-pytestmark = [pytest.mark.real, pytest.mark.skipif(not IMAGES.is_dir(), reason="no real data beside the repository")]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.thorough,
+    pytest.mark.skipif(not IMAGES.is_dir(), reason="no real data beside the repository"),
+]
 
 
 def test_every_preset_probes_a_model_trained_on_cifar10(tmp_path: Path) -> None:
