@@ -18,7 +18,7 @@ from zerofit.models.build import build_model
 from zerofit.models.placement import WholePlacement
 from zerofit.plan.files import write_spec
 from zerofit.plan.spec import RunSpec
-from zerofit.train.strategy import WEIGHTS
+from zerofit.train.engine import WEIGHTS
 
 STEPS, MICRO, WORLD = 12, 4, 2  # so two micro-batches a step
 LORA = {"rank": 3, "alpha": 12}

@@ -55,7 +55,7 @@ def train(work: dict[str, Any]) -> dict[str, Any]:
     forget()
     product.prepare_engine(spec)
     from zerofit.tasks import TASKS
-    from zerofit.train.strategy import WrongEngine
+    from zerofit.train.engine import WrongEngine
 
     if work["whole"]:
         resume = None if work["resume"] is None else Path(work["resume"])
@@ -114,7 +114,8 @@ def train_without_checkpoints(spec: RunSpec, swap: bool, mutations: list[str]) -
 @contextmanager
 def plain_ddp() -> Iterator[None]:
     """Make of fsdp2 what accelerate makes of it on a CPU: DDP, without a word, with the same losses."""
-    from zerofit.train.strategy import FullyShard, Replicated
+    from zerofit.train.fsdp2 import FullyShard
+    from zerofit.train.strategy import Replicated
 
     with (
         patch.object(FullyShard, "placement", Replicated.placement),

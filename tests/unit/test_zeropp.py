@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
-from zerofit.train.strategy import gather_as_int8
+from zerofit.train.zero import gather_as_int8
 
 
 @pytest.mark.parametrize(

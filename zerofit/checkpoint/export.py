@@ -20,7 +20,7 @@ from zerofit.models.build import build_model
 from zerofit.models.placement import WholePlacement
 from zerofit.plan.spec import RunSpec, origin_of
 from zerofit.plan.versions import versions
-from zerofit.train.strategy import WEIGHTS
+from zerofit.train.engine import WEIGHTS
 
 SHARD = "5GB"
 

@@ -12,7 +12,8 @@ from zerofit.models.build import build_model
 from zerofit.plan.spec import RunSpec
 from zerofit.tasks.counting import count
 from zerofit.tasks.online import this_device
-from zerofit.train.strategy import WEIGHTS, evaluation_engine
+from zerofit.train.engine import WEIGHTS
+from zerofit.train.strategy import evaluation_engine
 
 PLACE = {"source", "path", "name", "image_column", "label_column"}
 """What says which images they are; the other fields say how they are read."""

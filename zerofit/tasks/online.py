@@ -28,10 +28,11 @@ from zerofit.models.frozen import check_frozen, trains_a_part
 from zerofit.plan.spec import RunSpec
 from zerofit.tasks.counting import count
 from zerofit.train.callbacks import Guard, Order, Pulse, Ready, Records
+from zerofit.train.engine import DTYPES, WEIGHTS
 from zerofit.train.job import Store
 from zerofit.train.pulse import PULSE, Stopped
 from zerofit.train.saving import note_of
-from zerofit.train.strategy import DTYPES, WEIGHTS, engine_for
+from zerofit.train.strategy import engine_for
 from zerofit.train.trainer import RunTrainer
 
 

@@ -8,7 +8,7 @@ import torch
 from transformers import TrainingArguments
 
 from zerofit.plan.spec import RunSpec
-from zerofit.train.strategy import Engine
+from zerofit.train.engine import Engine
 
 SCHEDULES = {"constant": "constant_with_warmup", "cosine": "cosine", "linear": "linear"}
 

@@ -6,8 +6,8 @@ from torch import nn
 
 from zerofit.models.frozen import trains_a_part
 from zerofit.plan.spec import RunSpec
+from zerofit.train.engine import Engine
 from zerofit.train.saving import MASTER_BYTES, STATE_BYTES
-from zerofit.train.strategy import Engine
 
 
 def checkpoint_bytes(model: nn.Module, spec: RunSpec, engine: Engine) -> int:

@@ -15,7 +15,7 @@ from zerofit.plan.spec import RunSpec
 from zerofit.train.lars import Lars
 
 if TYPE_CHECKING:
-    from zerofit.train.strategy import Engine
+    from zerofit.train.engine import Engine
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD, "lars": Lars}
 """By the name that a recipe gives in `optimizer.name`."""

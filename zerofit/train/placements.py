@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from zerofit.models.classifier import ImageClassifier
 
 if TYPE_CHECKING:
-    from zerofit.train.strategy import Engine
+    from zerofit.train.engine import Engine
 
 
 class ShardedPlacement:

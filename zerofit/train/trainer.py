@@ -25,12 +25,12 @@ from zerofit.models.frozen import write_frozen
 from zerofit.plan.spec import RunSpec, origin_of
 from zerofit.train.arguments import training_arguments
 from zerofit.train.deferred import Deferred
+from zerofit.train.engine import Engine
 from zerofit.train.footprint import checkpoint_bytes
 from zerofit.train.job import Job, Store
 from zerofit.train.optimizers import make_optimizer
 from zerofit.train.pulse import PULSE, Stopped
 from zerofit.train.statistics import share_statistics
-from zerofit.train.strategy import Engine
 
 
 class RunTrainer(Trainer):

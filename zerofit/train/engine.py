@@ -1,0 +1,109 @@
+"""What an engine is: how weights are placed, what Trainer is told, and proof that it is what runs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from zerofit.models.placement import Placement
+from zerofit.plan.spec import RunSpec
+from zerofit.train.deferred import Deferred
+from zerofit.train.optimizers import OPTIMIZERS
+from zerofit.train.state import TrainingState
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+WEIGHTS = "model.safetensors"
+
+
+class WrongEngine(RuntimeError):
+    """The engine that runs is not the one that the strategy names."""
+
+
+def expect(holds: bool, strategy: str, what: str) -> None:
+    """Raise WrongEngine unless `holds`."""
+    if not holds:
+        raise WrongEngine(f"strategy {strategy} was asked for, but {what}")
+
+
+class Engine(ABC):
+    """One way of spreading a model over the ranks. `spec` is the run's; `device` this rank's."""
+
+    flat_sharded = False
+    """Whether optimizers are handed flat shards of whole groups of parameters, as float32 copies."""
+
+    def __init__(self, spec: RunSpec, device: torch.device) -> None:
+        self.spec, self.device = spec, device
+        self.strategy = spec.recipe.strategy
+        self.compute_dtype = DTYPES[spec.precision]
+
+    @abstractmethod
+    def arguments(self) -> dict[str, Any]:
+        """This engine's part of TrainingArguments."""
+
+    @abstractmethod
+    def placement(self) -> Placement:
+        """How weights come into being."""
+
+    @abstractmethod
+    def verify(self, wrapped: nn.Module, optimizer: Any) -> None:
+        """Raise WrongEngine unless `wrapped` and `optimizer`, as prepared for training, are of this engine."""
+
+    def adopt(self, accelerator: Accelerator) -> None:
+        """Adjust accelerate, right after Trainer made it, before it prepares anything."""
+
+    def save_a_part(self, wrapped: nn.Module) -> None:
+        """Make checkpoints hold trained parameters alone, where the model's own state dict does not decide."""
+
+    def begin(self, wrapped: nn.Module) -> None:
+        """Adjust the prepared engine, before the first step."""
+
+    @abstractmethod
+    def restore(self, model: nn.Module, wrapped: nn.Module, optimizer: Any, state: TrainingState) -> None:
+        """Put `state` in the place of the weights and of what the optimizer keeps; both as prepared. Collective."""
+
+    def settle(self, wrapped: nn.Module) -> None:
+        """Bring weights to rest after forwards that no backward followed."""
+
+    def keep_errors(self, wrapped: nn.Module, deferred: Deferred) -> None:
+        """Make the engine's own writes keep their errors, where peers would wait for a rank that raises."""
+
+    def save_weights(self, wrapped: nn.Module, directory: Path) -> None:
+        """Add to a checkpoint what Trainer and the engine have not written: whole weights. Collective."""
+
+    def weight_copies(self) -> int:
+        """How often a checkpoint holds the weights as the model does."""
+        return 1
+
+    def shape_of(self, parameter: Tensor) -> torch.Size:
+        """Shape of a whole parameter, as placed."""
+        return parameter.shape
+
+    def expect_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Raise WrongEngine unless `optimizer`, out of all wrappers, is the recipe's."""
+        kind = OPTIMIZERS[self.spec.recipe.optimizer.name]
+        what = f"the optimizer is {type(optimizer).__name__}, not {kind.__name__}"
+        expect(type(optimizer) is kind, self.strategy.name, what)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context of forwards outside training."""
+        return nullcontext()
+
+    def local_tensors(self, model: nn.Module) -> Iterator[Tensor]:
+        """What this rank holds of every parameter."""
+        yield from (parameter.detach() for parameter in model.parameters())
+
+
+def inner(optimizer: Any) -> torch.optim.Optimizer:
+    """The optimizer that accelerate may have wrapped."""
+    from accelerate.optimizer import AcceleratedOptimizer
+
+    return optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer

@@ -1,0 +1,139 @@
+"""The engines of zero1, zero2, zero3 and zeropp: DeepSpeed's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from zerofit.config.schema import ZERO_STAGE
+from zerofit.models.placement import Placement, WholePlacement
+from zerofit.train.deferred import Deferred, in_step
+from zerofit.train.engine import Engine, WrongEngine, expect
+from zerofit.train.placements import PartitionedPlacement
+from zerofit.train.restoring import restore_zero_1_2, restore_zero_3
+from zerofit.train.state import TrainingState
+
+if TYPE_CHECKING:
+    pass
+
+QUANTISED = 8
+"""Elements that DeepSpeed's int8 kernels handle at once."""
+
+
+class Zero(Engine):
+    """zero1, zero2, zero3: a DeepSpeed engine with weights in the compute dtype, float32 masters."""
+
+    flat_sharded = True
+
+    @property
+    def stage(self) -> int:
+        """ZeRO stage."""
+        return ZERO_STAGE[self.strategy.name]
+
+    def arguments(self) -> dict[str, Any]:
+        low = {"bf16": self.spec.precision == "bf16", "fp16": self.spec.precision == "fp16"}
+        return {"deepspeed": self.spec.model_dump(mode="json")["deepspeed"], **low}
+
+    def placement(self) -> Placement:
+        if self.stage == 3:
+            return PartitionedPlacement(self)
+        return WholePlacement(self.device, self.compute_dtype)
+
+    def weight_copies(self) -> int:
+        return 1 if self.stage == 3 else 2
+
+    def shape_of(self, parameter: Tensor) -> torch.Size:
+        if self.stage < 3:
+            return parameter.shape
+        shape: torch.Size = parameter.ds_shape  # type: ignore[attr-defined]
+        return shape
+
+    def verify(self, wrapped: nn.Module, optimizer: Any) -> None:
+        from deepspeed import DeepSpeedEngine
+        from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
+        from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
+        from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
+
+        name = self.strategy.name
+        if not isinstance(wrapped, DeepSpeedEngine):
+            raise WrongEngine(f"strategy {name} was asked for, but the model is {type(wrapped).__name__}")
+        stage = wrapped.zero_optimization_stage()
+        expect(stage == self.stage, name, f"DeepSpeed runs ZeRO stage {stage}")
+        # BF16_Optimizer is ZeRO-1 for bf16 weights whose gradients are accumulated in float32.
+        kinds = {1: (DeepSpeedZeroOptimizer, BF16_Optimizer), 2: (DeepSpeedZeroOptimizer,)}
+        kind = kinds.get(self.stage, (DeepSpeedZeroOptimizer_Stage3,))
+        expect(isinstance(wrapped.optimizer, kind), name, f"the optimizer is {type(wrapped.optimizer).__name__}")
+        self.expect_optimizer(wrapped.basic_optimizer)
+        expect(wrapped.optimizer.optimizer is wrapped.basic_optimizer, name, "DeepSpeed steps another optimizer")
+        if isinstance(wrapped.optimizer, DeepSpeedZeroOptimizer):
+            partitioned = wrapped.optimizer.partition_gradients
+            expect(partitioned == (self.stage == 2), name, "gradients are partitioned in the other way")
+        if self.stage == 3:
+            partitioned = all(key.ds_id >= 0 for key in wrapped.parameters())
+            expect(partitioned, name, "its parameters are not partitioned")
+        dtypes = {parameter.dtype for parameter in wrapped.parameters()}
+        expect(dtypes == {self.compute_dtype}, name, f"its weights are {', '.join(map(str, dtypes))}")
+        offload = wrapped.zero_cpu_offload() or wrapped.zero_use_cpu_optimizer()
+        wanted = self.strategy.offload.optimizer == "cpu"
+        expect(bool(offload) == wanted or self.strategy.offload.optimizer == "nvme", name, "its offload is another")
+
+    def restore(self, model: nn.Module, wrapped: nn.Module, optimizer: Any, state: TrainingState) -> None:
+        (restore_zero_3 if self.stage == 3 else restore_zero_1_2)(wrapped, state)
+
+    def save_a_part(self, wrapped: nn.Module) -> None:
+        engine: Any = wrapped
+        for name in ("save_checkpoint", "_zero3_consolidated_16bit_state_dict"):
+            setattr(engine, name, partial(getattr(engine, name), exclude_frozen_parameters=True))
+
+    def keep_errors(self, wrapped: nn.Module, deferred: Deferred) -> None:
+        engine: Any = wrapped
+        for owner, name in (
+            (engine.checkpoint_engine, "makedirs"),
+            (engine.checkpoint_engine, "save"),
+            (engine, "_copy_recovery_script"),
+        ):
+            setattr(owner, name, deferred.keep(getattr(owner, name)))
+        # Rank 0 writes `latest` between barriers: `save_weights` does it after them.
+        engine.save_checkpoint = in_step(partial(engine.save_checkpoint, save_latest=False))
+
+    def save_weights(self, wrapped: nn.Module, directory: Path) -> None:
+        if dist.get_rank() == 0:
+            (directory / "latest").write_text(f"global_step{wrapped.global_steps}", encoding="utf-8")
+
+    def local_tensors(self, model: nn.Module) -> Iterator[Tensor]:
+        if self.stage < 3:
+            yield from super().local_tensors(model)
+        else:
+            rank: int = dist.get_rank()
+            for parameter in model.parameters():
+                shard: Tensor = parameter.ds_tensor.detach()  # type: ignore[attr-defined]
+                left: int = parameter.ds_numel - rank * shard.numel()  # type: ignore[attr-defined]
+                yield shard[: max(0, left)]  # what pads the last shards was never written
+
+
+class ZeroPlusPlus(Zero):
+    """zeropp: ZeRO-3 whose weights travel as int8 in forward, and within a host alone in backward."""
+
+    def verify(self, wrapped: nn.Module, optimizer: Any) -> None:
+        super().verify(wrapped, optimizer)
+        zero: Any = wrapped.optimizer
+        expect(zero.parameter_offload.zero_quantized_weights, self.strategy.name, "its weights are not quantised")
+
+    def begin(self, wrapped: nn.Module) -> None:
+        for parameter in wrapped.parameters():
+            weight: Any = parameter
+            weight.all_gather_coalesced = partial(gather_as_int8, weight.all_gather_coalesced)
+
+
+def gather_as_int8(gather: Any, weights: Iterable[Any], safe_mode: bool = False, quantize: bool = False) -> Any:
+    """DeepSpeed's `gather`, as int8 where its kernels can: a bias of 101 would stop them or be mixed up."""
+    weights = list(weights)
+    world = dist.get_world_size()
+    even = all(weight.ds_numel % (QUANTISED * world) == 0 for weight in weights)
+    return gather(weights, safe_mode=safe_mode, quantize=quantize and even)
