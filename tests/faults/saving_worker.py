@@ -12,6 +12,7 @@ import json
 import os
 import resource
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -43,7 +44,8 @@ def main() -> None:
         group.join(world, "cpu")
         for case in cases:
             faulthandler.dump_traceback_later(LIMIT, exit=True)
-            outcome = train(Path(case["run"]), {int(step): name for step, name in case["faults"].items()})
+            faults, behind = (by_step(case[kind]) for kind in ("faults", "behind"))
+            outcome = train(Path(case["run"]), faults, behind)
             if world.rank == 0:
                 (Path(case["run"]) / "outcome.json").write_text(json.dumps(outcome))
         group.leave()
@@ -52,19 +54,26 @@ def main() -> None:
     failure.finish()
 
 
-def train(run: Path, faults: dict[int, str]) -> dict[str, Any]:
-    """Train one run, with a fault at the save of some steps."""
+def by_step(faults: dict[str, str] | None) -> dict[int, str]:
+    return {int(step): name for step, name in (faults or {}).items()}
+
+
+def train(run: Path, faults: dict[int, str], behind: dict[int, str]) -> dict[str, Any]:
+    """Train one run, with a fault at the save of some steps, or behind training after it."""
     spec = read_spec(run)
     forget()
     product.prepare_engine(spec)
     import torch
     import torch.distributed as dist
+    from transformers import TrainerCallback
 
+    from zerofit.checkpoint import memory
     from zerofit.checkpoint.store import RunStore
     from zerofit.data.loader import close
     from zerofit.tasks.online import prepare
 
     outcome: dict[str, Any] = {"said": [], "parts": [], "after": {}, "sizes": [], "stopped": None}
+    outcome |= {"meanwhile": {}, "memory": None}
 
     class Faulty(RunStore):
         def commit(self, step: int, value: float | None, parts: Any, **options: Any) -> None:
@@ -86,13 +95,37 @@ def train(run: Path, faults: dict[int, str]) -> dict[str, Any]:
             super()._say(line)
             outcome["said"].append(line)
 
-    prepared = prepare(spec, torch.device("cpu"), Faulty(spec))
+    let_go = threading.Event()
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if behind.get(state.global_step - 1) == "held" and dist.get_rank() == 0:
+                whole = newest(spec.run_dir / "checkpoints")
+                outcome["meanwhile"][state.global_step] = whole and whole.name
+                let_go.set()
+
+    move = memory.move
+
+    def held_up(source: Path, target: Path) -> None:
+        fault = behind.get(int(source.name.removeprefix("checkpoint-")))
+        if fault == "held":
+            assert let_go.wait(LIMIT)
+        with files_up_to(BLOCK) if fault == "fails" else nullcontext():
+            move(source, target)
+
+    store = Faulty(spec)
+    prepared = prepare(spec, torch.device("cpu"), store)
+    prepared.trainer.add_callback(Watch())
     try:
-        prepared.trainer.train()
+        with patch.object(memory, "move", held_up):
+            prepared.trainer.train()
+            store.finish()
     except UserError as error:
         outcome["stopped"] = str(error)
     finally:
         close(prepared.job.loader)
+        store.close()
+    outcome["memory"] = [path.name for path in memory.sweep()]
     return outcome
 
 

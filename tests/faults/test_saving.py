@@ -44,6 +44,8 @@ class Case:
     strategy: str
     faults: dict[int, str]
     steps: int = 8
+    behind: dict[int, str] | None = None
+    """Faults of what goes on behind training; null: nothing does."""
     run: str = ""
     outcome: dict[str, Any] = field(default_factory=dict)
 
@@ -56,7 +58,7 @@ class Case:
                 "train": {"max_steps": self.steps, "micro_batch": 8, "global_batch": 16},
                 "optimizer": {"lr": 1e-3, "warmup": {"steps": 2}},
                 "evaluate": {"micro_batch": 60, "every_steps": 2},
-                "checkpoint": {"every_steps": 2, "keep": 1},
+                "checkpoint": {"every_steps": 2, "keep": 1, "async_save": self.behind is not None},
                 "strategy": self.strategy,
             }
         )
@@ -87,6 +89,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
         Case("ddp", "ddp", TWICE),
         Case("last", "ddp", {4: "rank 1 writes nothing", 8: "rank 1 writes"}),
         Case("drive", "ddp", stops, steps=20),
+        Case("behind", "ddp", {}, behind={4: "held", 6: "fails"}),
+        Case("behind thrice", "ddp", {}, steps=12, behind={4: "fails", 6: "fails", 8: "fails"}),
         Case("fsdp2", "fsdp2", TWICE),
         Case("zero2", "zero2", TWICE),
         Case("zero3", "zero3", TWICE),  # replaces F.linear for the rest of the process
@@ -179,6 +183,29 @@ def test_a_full_drive_three_times_in_a_row_ends_the_run(start: Start) -> None:
     assert [name for name, _ in outcome["after"].values()] == whole
     assert not any(name.startswith(".") for _, names in outcome["after"].values() for name in names)
     assert len(start["drive"].losses) == 14
+
+
+def test_training_goes_on_while_a_checkpoint_is_brought_to_the_drive(start: Start) -> None:
+    outcome = start["behind"].outcome
+    assert outcome["meanwhile"] == {"5": "step-000002"}  # that of step 4 is held until step 5 is done
+    assert outcome["said"] == [
+        "checkpoint of step 6 was not saved: rank 0: File too large; the one of step 4 stays; training goes on"
+    ]
+    assert outcome["after"]["8"] == ["step-000008", ["best.json", "step-000004", "step-000008"]]  # the best, the last
+    assert start["behind"].losses == start["undisturbed"].losses
+    assert outcome["memory"] == []
+
+
+def test_three_failures_behind_training_in_a_row_end_the_run(start: Start) -> None:
+    outcome = start["behind thrice"].outcome
+    assert [line.split(":")[0] for line in outcome["said"]] == [
+        f"checkpoint of step {step} was not saved" for step in (4, 6)
+    ]
+    assert outcome["stopped"].startswith(
+        "checkpoint of step 8 was not saved: rank 0: File too large; the one of step 2"
+    )
+    assert "; it is the third in a row, so the run stops." in outcome["stopped"]
+    assert len(start["behind thrice"].losses) == 10  # heard of at the save after it
 
 
 def test_a_rank_that_fails_while_its_peers_wait_in_a_collective_ends_the_run_with_its_cause(start: Start) -> None:

@@ -1,13 +1,18 @@
 """Checkpoints of a run on several ranks: all write into staging, rank 0 commits, rotates and names the best.
 
-A save that fails on any rank fails on all, and is given up: the old checkpoint stays and training goes on.
+Training waits while ranks write, to memory where it allows (`memory`); a thread of rank 0 brings that to the drive,
+hashes and commits it behind training. A save that fails on any rank fails on all, and is given up: the old checkpoint
+stays and training goes on.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -17,12 +22,14 @@ import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
 from tqdm import tqdm
 
+from zerofit.checkpoint import memory
 from zerofit.checkpoint.agreement import LIMIT, Agreement
 from zerofit.checkpoint.commit import Best, commit, read_best, record_best, rotate, stage, staging, sweep
 from zerofit.checkpoint.room import cause, check_room, last_size, last_step, probe
 from zerofit.config.errors import UserError
 from zerofit.plan.spec import RunSpec
 from zerofit.train.deferred import OutOfStep
+from zerofit.train.pulse import PULSE
 
 FAILURES = 3
 """Failed saves in a row that end the run."""
@@ -31,6 +38,14 @@ FAILURES = 3
 def written_as(spec: RunSpec) -> dict[str, Any]:
     """What the files in a checkpoint of `spec` depend on: facts in its manifest."""
     return {"strategy": spec.recipe.strategy.name, "world_size": spec.batches.ranks, "precision": spec.precision}
+
+
+@dataclass(frozen=True)
+class Behind:
+    """What goes on behind training; on rank 0 with a promise of why it failed, if it did."""
+
+    step: int
+    promise: Future[str | None] | None
 
 
 class RunStore:
@@ -42,18 +57,51 @@ class RunStore:
     def __init__(self, spec: RunSpec, limit: timedelta = LIMIT) -> None:
         self.spec, self.rank = spec, dist.get_rank()
         self.checkpoints = spec.run_dir / "checkpoints"
+        self.saves: list[dict[str, float]] = []
+        """Of rank 0's saves: `step`, `blocked_s` (training waited), `behind_s` (it did not), `bytes`."""
         self._agreement = Agreement.of_group(limit)
         self._failed = 0
+        self._behind: Behind | None = None
+        self._held: memory.Room | None = None  # by rank 0
+        self._thread = ThreadPoolExecutor(1, "checkpoints")
         if self.rank == 0:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             sweep(self.checkpoints)
+            memory.sweep()
         dist.barrier()
 
     def commit(
         self, step: int, value: float | None, parts: Sequence[Callable[[Path], None]], *, size: int, last: bool
     ) -> None:
         """As `Store.commit` promises."""
-        fault = self._attempt(step, value, parts, size)
+        started = time.monotonic()
+        self.finish()
+        room = self._room(last_size(self.checkpoints) or size, last)
+        fault = self._write(step, parts, size, room)
+        if fault is not None and room is not None:  # others may have taken the memory meanwhile: the drive is left
+            fault, room = self._write(step, parts, size, None), None
+        if fault is not None:
+            self._judge(step, fault, last)
+            return
+        blocked = time.monotonic() - started
+        promise = self._thread.submit(self._settle, step, value, room, blocked) if self.rank == 0 else None
+        self._behind = Behind(step, promise)
+        if last or PULSE.agreed or not self.spec.recipe.checkpoint.async_save:
+            self.finish(last=last)
+
+    def finish(self, last: bool = False) -> None:
+        """As `Store.finish` promises."""
+        if self._behind is None:
+            return
+        (step, promise), self._behind = (self._behind.step, self._behind.promise), None
+        self._judge(step, self._agreement.reach(None if promise is None else promise.result()), last)
+
+    def close(self) -> None:
+        """Wait for what this rank has still to write, however the run ended."""
+        self._thread.shutdown()
+
+    def _judge(self, step: int, fault: str | None, last: bool) -> None:
+        """Count a save that failed of `fault` (null: it went well). Raises UserError as `Store.commit` promises."""
         if fault is None:
             self._failed = 0
             return
@@ -71,11 +119,27 @@ class RunStore:
         advice = "train again" if kept is None else f"go on with: zerofit train --resume {self.spec.run_dir}"
         raise UserError(f"{line}; {why}, so the run stops. Mend the cause, then {advice}")
 
-    def _attempt(
-        self, step: int, value: float | None, parts: Sequence[Callable[[Path], None]], size: int
-    ) -> str | None:
-        """Save; returns which rank failed of what, if any. What disks can say beforehand is asked beforehand."""
+    def _room(self, size: int, last: bool) -> Path | None:
+        """Where in memory ranks write; null: to the drive. Rank 0 says."""
+        if last or PULSE.agreed or not self.spec.recipe.checkpoint.async_save:
+            return None
+        path: list[Path | None] = [None]
+        if self.rank == 0 and memory.allows(size, self.checkpoints):
+            with suppress(OSError):
+                self._held = memory.Room()
+                path[0] = self._held.path
+        dist.broadcast_object_list(path, src=0)
+        return path[0]
+
+    def _leave_room(self) -> None:
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
+    def _write(self, step: int, parts: Sequence[Callable[[Path], None]], size: int, room: Path | None) -> str | None:
+        """Let ranks write; returns which failed of what, if any. What disks can say beforehand is asked beforehand."""
         directory = staging(self.checkpoints, step)
+        there = room or directory
 
         def make_room() -> None:
             check_room(self.checkpoints, last_size(self.checkpoints) or size)
@@ -83,11 +147,12 @@ class RunStore:
 
         acts: list[tuple[Callable[[], None], bool]] = [(make_room, self.rank == 0)]  # nobody writes before it is there
         acts.append((partial(probe, directory, self.rank), True))
-        acts += [(partial(part, directory), True) for part in parts]
-        acts.append((partial(self._settle, directory / f"checkpoint-{step}", step, value), self.rank == 0))
+        acts.append((partial(probe, there, self.rank), room is not None))  # another host has other memory
+        acts += [(partial(part, there), True) for part in parts]
         for act, mine in acts:
-            fault = self._agreement.reach(self._try(act, directory) if mine else None)
+            fault = self._agreement.reach(self._try(act, there) if mine else None)
             if fault is not None:
+                self._leave_room()
                 return fault
         return None
 
@@ -103,15 +168,37 @@ class RunStore:
             return cause(error, directory, self.rank)
         return None
 
-    def _settle(self, written: Path, step: int, value: float | None) -> None:
-        """Make what is `written` the checkpoint of `step`. Raises OSError where it does not become one."""
-        commit(written, self.checkpoints, step, written_as(self.spec))
+    def _settle(self, step: int, value: float | None, room: Path | None, blocked: float) -> str | None:
+        """Make what is written the checkpoint of `step`, on the drive. In rank 0's thread; returns why not, if not."""
+        started, directory = time.monotonic(), staging(self.checkpoints, step)
+
+        def act() -> None:
+            written = directory / f"checkpoint-{step}"
+            if room is not None:
+                try:
+                    memory.move(room / written.name, written)
+                finally:
+                    self._leave_room()
+            commit(written, self.checkpoints, step, written_as(self.spec))
+
+        fault = self._try(act, directory)
+        if fault is not None:
+            return fault
+        self.saves.append(
+            {
+                "step": step,
+                "blocked_s": round(blocked, 3),
+                "behind_s": round(time.monotonic() - started, 3),
+                "bytes": last_size(self.checkpoints) or 0,
+            }
+        )
         try:
             if value is not None and self._is_best(value):
                 record_best(self.checkpoints, Best(step=step, value=value))
             rotate(self.checkpoints, self.spec.recipe.checkpoint.keep, step)
         except (OSError, UserError) as error:
             self._say(f"checkpoint of step {step} is saved, but what comes after it failed: {error}")
+        return None
 
     def _is_best(self, value: float) -> bool:
         best = read_best(self.checkpoints)

@@ -137,6 +137,8 @@ class Checkpoint(Section):
     """Every so many epochs."""
     keep: Count = 2
     """How many of the newest stay; of those saved at a step that was validated the best one stays besides."""
+    async_save: bool = True
+    """Training waits for a copy to the host's memory alone, where there is room in it; false: for the drive."""
 
     @model_validator(mode="after")
     def _one(self) -> Checkpoint:

@@ -89,6 +89,8 @@ def dispatch(plan: Plan, *, nproc: int | None, debug: bool, show: Callable[[Laun
     world = environment.outer_world(os.environ)
     if world is not None:
         return outer.run(world, plan, nproc, debug, show)
+    from zerofit.checkpoint import memory
+
     hardware = detect()
     launch = plan(hardware, nproc)
     try:
@@ -105,6 +107,7 @@ def dispatch(plan: Plan, *, nproc: int | None, debug: bool, show: Callable[[Laun
             show(launch)
         return outcome.code
     finally:
+        memory.sweep()  # of ranks that were killed
         if launch.lock is not None:
             os.close(launch.lock)
 

@@ -15,8 +15,8 @@ from zerofit.plan.build import make_plan
 from zerofit.plan.files import DEEPSPEED_FILE, RUN_FILE, write_spec
 from zerofit.plan.spec import Hardware, RunSpec
 
-FREE = ("strategy.", "train.micro_batch:", "evaluate.micro_batch:")
-"""What may change: how the work is spread, not what is computed."""
+FREE = ("strategy.", "train.micro_batch:", "evaluate.micro_batch:", "checkpoint.async_save:")
+"""What may change: how the work is spread and saved, not what is computed."""
 EARLIER = "earlier"
 
 

@@ -100,14 +100,17 @@ def train_online(spec: RunSpec, resume: Path | None) -> dict[str, Any]:
     Raises Stopped once ranks have agreed to stop; the last step is saved.
     """
     started = time.perf_counter()
-    run = prepare(spec, this_device(spec), RunStore(spec), resume)
+    store = RunStore(spec)
+    run = prepare(spec, this_device(spec), store, resume)
     if resume is not None and run.trainer.classifier.frozen_hash is not None:
         check_frozen(resume, run.trainer.classifier.frozen_hash)
     native = resume is not None and is_native(resume, spec)
     try:
         run.trainer.train(resume_from_checkpoint=str(resume) if native else None)
+        store.finish()
     finally:
         close(run.job.loader)
+        store.close()
     if PULSE.agreed:
         raise Stopped
     trained = time.perf_counter() - started
@@ -120,6 +123,7 @@ def train_online(spec: RunSpec, resume: Path | None) -> dict[str, Any]:
         "samples_s": round(statistics.median(run.records.samples_s), 3) if run.records.samples_s else None,
         "bad_items": int(run.job.bad_items),
         "best": best,
+        "saves": store.saves,
         **memory(largest(run.peak.figures())),
     }
     shared = [result]

@@ -39,4 +39,9 @@ class Store(Protocol):
         given up. `value` is evaluate.best_metric at this very step; null where it was not validated. `size` is about
         how many bytes it will have, where no checkpoint is there to tell. Raises UserError where the run cannot do
         without the save: it is of its `last` step, or the third that failed in a row.
+
+        What needs no rank may go on behind training, until the next `commit` or `finish`.
         """
+
+    def finish(self) -> None:
+        """Wait until what goes on behind training is done. Collective. Raises UserError as `commit` does."""
