@@ -83,11 +83,11 @@ def training(spec: RunSpec, device: torch.device) -> dict[str, Any]:
     return largest(run.peak.figures())
 
 
-def run_ranks(script: str, run_dir: Path, nproc: int, limit: int) -> str | None:
-    """Run `script --rank RUN_DIR` on `nproc` ranks for `limit` seconds at most; what went wrong, or null."""
+def run_ranks(script: str, run_dir: Path, nproc: int, limit: int, *words: str) -> str | None:
+    """Run `script --rank RUN_DIR WORDS` on `nproc` ranks for `limit` seconds at most; what went wrong, or null."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={nproc}"]
     with (run_dir / "log").open("w") as log:
-        process = subprocess.Popen([*torchrun, script, "--rank", str(run_dir)], stdout=log, stderr=log)
+        process = subprocess.Popen([*torchrun, script, "--rank", str(run_dir), *words], stdout=log, stderr=log)
         try:
             code = process.wait(limit)
         except subprocess.TimeoutExpired:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.trainer import SCALER_NAME
 
 from zerofit.checkpoint.manifest import read_manifest
 from zerofit.config.errors import UserError
@@ -21,7 +22,7 @@ from zerofit.config.schema import ZERO_STAGE
 from zerofit.models.pretrained import safetensors_in
 from zerofit.models.zero_files import tag_directory
 from zerofit.models.zero_states import zero_states
-from zerofit.train.state import Reader, TrainingState
+from zerofit.train.state import LossScale, Reader, TrainingState
 
 Groups = Sequence[Sequence[str]]
 """Names of parameters, by optimizer group, in the optimizer's order (`zerofit.train.optimizers.group_names`)."""
@@ -35,15 +36,15 @@ def read_state(checkpoint: Path, groups: Groups) -> TrainingState:
     strategy = read_manifest(checkpoint).facts["strategy"]
     whole = safetensors_in(checkpoint, "resume")
     read = READERS["zero" if strategy in ZERO_STAGE else strategy]
-    weights, moments, counts = read(checkpoint, groups, whole)
+    weights, moments, counts, loss_scale = read(checkpoint, groups, whole)
     missing = [name for group in groups for name in group if name not in weights]
     if missing:
         raise UserError(f"{checkpoint} lacks {missing[0]}, which the run trains: it is of another model")
     schedule = torch.load(checkpoint / "scheduler.pt", map_location="cpu", weights_only=True)
-    return TrainingState(weights, moments, counts, buffers=whole, schedule=schedule)
+    return TrainingState(weights, moments, counts, buffers=whole, schedule=schedule, loss_scale=loss_scale)
 
 
-Parts = tuple[Mapping[str, Reader], Mapping[str, Mapping[str, Reader]], Mapping[str, float]]
+Parts = tuple[Mapping[str, Reader], Mapping[str, Mapping[str, Reader]], Mapping[str, float], LossScale | None]
 
 
 def _replicated(checkpoint: Path, groups: Groups, whole: Mapping[str, Reader]) -> Parts:
@@ -62,7 +63,7 @@ def _replicated(checkpoint: Path, groups: Groups, whole: Mapping[str, Reader]) -
         moments[name] = {kind: _given(value) for kind, value in kept.items() if _is_moment(kind, value)}
         if "step" in kept:
             counts[name] = float(kept["step"])
-    return whole, moments, counts
+    return whole, moments, counts, _torch_scale(checkpoint)
 
 
 def _fsdp2(checkpoint: Path, groups: Groups, whole: Mapping[str, Reader]) -> Parts:
@@ -83,7 +84,7 @@ def _fsdp2(checkpoint: Path, groups: Groups, whole: Mapping[str, Reader]) -> Par
         }
         if "step" in kinds:
             counts[name] = float(_joined(reader, prefix + "step", torch.Size([]), torch.float32))
-    return whole, moments, counts
+    return whole, moments, counts, _torch_scale(checkpoint)
 
 
 def _zero(checkpoint: Path, groups: Groups, whole: Mapping[str, Reader]) -> Parts:
@@ -91,7 +92,17 @@ def _zero(checkpoint: Path, groups: Groups, whole: Mapping[str, Reader]) -> Part
     if tag is None:
         raise UserError(f"{checkpoint} has none of DeepSpeed's files (*_states.pt), though DeepSpeed wrote it")
     stored = zero_states(tag)
-    return stored.weights, stored.moments, stored.counts
+    scale = None if stored.loss_scale is None else LossScale(*stored.loss_scale)
+    return stored.weights, stored.moments, stored.counts, scale
+
+
+def _torch_scale(checkpoint: Path) -> LossScale | None:
+    """That of torch's GradScaler, if there was one."""
+    path = checkpoint / SCALER_NAME
+    if not path.is_file():
+        return None
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    return LossScale(float(stored["scale"]), int(stored["_growth_tracker"]))
 
 
 READERS: dict[str, Callable[[Path, Groups, Mapping[str, Reader]], Parts]] = {

@@ -184,14 +184,8 @@ class RunStore:
         fault = self._try(act, directory)
         if fault is not None:
             return fault
-        self.saves.append(
-            {
-                "step": step,
-                "blocked_s": round(blocked, 3),
-                "behind_s": round(time.monotonic() - started, 3),
-                "bytes": last_size(self.checkpoints) or 0,
-            }
-        )
+        behind, size = time.monotonic() - started, last_size(self.checkpoints) or 0
+        self.saves.append({"step": step, "blocked_s": round(blocked, 3), "behind_s": round(behind, 3), "bytes": size})
         try:
             if value is not None and self._is_best(value):
                 record_best(self.checkpoints, Best(step=step, value=value))

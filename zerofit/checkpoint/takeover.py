@@ -1,4 +1,8 @@
-"""Going on from a checkpoint of another strategy, precision or number of ranks."""
+"""Going on from a checkpoint, whatever strategy, precision and number of ranks wrote it.
+
+The engines' own loading is not used even where it could be: DeepSpeed's ZeRO-1 and 2 and torch's DDP would have every
+rank read the whole model, or optimizer, into memory of its own; here ranks of a host share the file's pages.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,6 @@ from transformers.trainer_pt_utils import safe_globals
 
 from zerofit.checkpoint.manifest import read_manifest
 from zerofit.checkpoint.native import read_state
-from zerofit.checkpoint.store import written_as
-from zerofit.plan.spec import RunSpec
 from zerofit.train.optimizers import group_names
 
 if TYPE_CHECKING:
@@ -22,12 +24,6 @@ if TYPE_CHECKING:
 
 REMEMBERED = ("global_step", "epoch", "best_metric", "best_global_step", "best_model_checkpoint", "total_flos")
 """Of Trainer's state, what goes on; the rest follows from the run's plan."""
-
-
-def is_native(checkpoint: Path, spec: RunSpec) -> bool:
-    """Whether the run's own engine wrote the checkpoint, on as many ranks, and so can load it by itself."""
-    facts, own = read_manifest(checkpoint).facts, written_as(spec)
-    return all(facts.get(name, value) == value for name, value in own.items())  # precision: not in older manifests
 
 
 def take_over(trainer: RunTrainer, checkpoint: Path) -> None:
@@ -38,6 +34,11 @@ def take_over(trainer: RunTrainer, checkpoint: Path) -> None:
         for name, buffer in trainer.classifier.named_buffers():
             if name in state.buffers:
                 buffer.copy_(state.buffers[name]())
+    scaler = trainer.accelerator.scaler
+    if scaler is not None and state.loss_scale is not None:
+        scaler.load_state_dict(
+            {**scaler.state_dict(), "scale": state.loss_scale.scale, "_growth_tracker": state.loss_scale.good_steps}
+        )
     assert trainer.lr_scheduler is not None
     assert trainer.optimizer is not None
     trainer.lr_scheduler.load_state_dict(dict(state.schedule))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ class ZeroStates:
     weights: Mapping[str, Reader]
     moments: Mapping[str, Mapping[str, Reader]]
     counts: Mapping[str, float]
+    loss_scale: tuple[float, int] | None = None
+    """Of fp16: the scale, and the steps since it was last changed."""
 
 
 def zero_states(directory: Path, trust: bool = False) -> ZeroStates:
@@ -40,9 +42,8 @@ def zero_states(directory: Path, trust: bool = False) -> ZeroStates:
         raise UserError(f"{directory} has no optimizer states: neither zero_pp_rank_0_mp_rank_00_optim_states.pt nor")
     states = [entry(path, load(path, trust=trust), "optimizer_state_dict") for path in optimizers]
     model = load((parts or whole)[0], trust=trust)
-    if parts:
-        return _stage_3(parts[0], model, optimizers, states)
-    return _stage_1_2(whole[0], model, optimizers, states)
+    found = (_stage_3 if parts else _stage_1_2)((parts or whole)[0], model, optimizers, states)
+    return replace(found, loss_scale=_loss_scale(states[0]))
 
 
 def _stage_1_2(path: Path, model: Any, files: Sequence[Path], states: Sequence[Any]) -> ZeroStates:
@@ -71,6 +72,15 @@ def _stage_1_2(path: Path, model: Any, files: Sequence[Path], states: Sequence[A
             if STEP in kept[0]:
                 counts[name] = float(kept[0][STEP])
     return ZeroStates(weights, moments, counts)
+
+
+def _loss_scale(state: Any) -> tuple[float, int] | None:
+    """That of DeepSpeed's DynamicLossScaler; null where a loss is not scaled, or by a constant."""
+    scaler = vars(state["loss_scaler"]) if "loss_scaler" in state else {}
+    if "last_overflow_iter" not in scaler:
+        return None
+    good = (scaler["cur_iter"] - scaler["last_overflow_iter"] - 1) % scaler["scale_window"]
+    return float(scaler["cur_scale"]), good
 
 
 def _fragments(flats: Sequence[Tensor], held: Sequence[tuple[int, Any]], shape: torch.Size) -> Tensor:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zerofit.checkpoint.store import RunStore
-from zerofit.checkpoint.takeover import is_native, take_over
+from zerofit.checkpoint.takeover import take_over
 from zerofit.data.augment import Augmenter
 from zerofit.data.images import IGNORED, open_split
 from zerofit.data.loader import Loader, close, train_loader
@@ -104,9 +104,8 @@ def train_online(spec: RunSpec, resume: Path | None) -> dict[str, Any]:
     run = prepare(spec, this_device(spec), store, resume)
     if resume is not None and run.trainer.classifier.frozen_hash is not None:
         check_frozen(resume, run.trainer.classifier.frozen_hash)
-    native = resume is not None and is_native(resume, spec)
     try:
-        run.trainer.train(resume_from_checkpoint=str(resume) if native else None)
+        run.trainer.train()
         store.finish()
     finally:
         close(run.job.loader)
@@ -170,7 +169,7 @@ def prepare(spec: RunSpec, device: torch.device, store: Store, resume: Path | No
             engine.save_a_part(trainer.model_wrapped)
         trainer.keep_errors()
         engine.begin(trainer.model_wrapped)
-        if resume is not None and not is_native(resume, spec):
+        if resume is not None:
             take_over(trainer, resume)
 
     trainer.add_callback(Ready(ready))

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from zerofit.train.lars import real_elements
-from zerofit.train.state import TrainingState
+from zerofit.train.state import LossScale, TrainingState
 
 
 def trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -81,6 +81,14 @@ def restore_zero_1_2(engine: Any, state: TrainingState) -> None:
                 pieces.append(Piece(names[id(parameter)], here.start, here.numel, there.start))
         restore_flat(zero.optimizer, flat, pieces, state)
     zero.update_lp_params()
+    if state.loss_scale is not None and not isinstance(zero, BF16_Optimizer):
+        restore_scale(zero.loss_scaler, state.loss_scale)
+
+
+def restore_scale(scaler: Any, then: LossScale) -> None:
+    """DeepSpeed's loss scaler, where it is a dynamic one."""
+    if scaler.dynamic:
+        scaler.cur_scale, scaler.last_overflow_iter, scaler.cur_iter = then.scale, -1, then.good_steps
 
 
 def restore_zero_3(engine: Any, state: TrainingState) -> None:
@@ -96,6 +104,8 @@ def restore_zero_3(engine: Any, state: TrainingState) -> None:
             pieces.append(Piece(names[id(parameter)], rank * shard, length, start))
             start += shard
         restore_flat(zero.optimizer, flat, pieces, state)
+    if state.loss_scale is not None:
+        restore_scale(zero.loss_scaler, state.loss_scale)
     # DeepSpeed's own loading, of what is there already, brings the weights that it computes with up to date.
     own = zero.state_dict()
     zero.load_state_dict([own] * dist.get_world_size(), load_optimizer_states=True, load_from_fp32_weights=True)

@@ -16,6 +16,15 @@ Reader = Callable[[], Tensor]
 
 
 @dataclass(frozen=True)
+class LossScale:
+    """By what a loss in fp16 is multiplied."""
+
+    scale: float
+    good_steps: int
+    """Steps since it was last changed."""
+
+
+@dataclass(frozen=True)
 class TrainingState:
     """Names are those of `model.named_parameters()`."""
 
@@ -29,3 +38,5 @@ class TrainingState:
     """What the model keeps besides parameters, such as running statistics."""
     schedule: Mapping[str, Any] = field(default_factory=dict)
     """State dict of the learning rate's schedule."""
+    loss_scale: LossScale | None = None
+    """Null where the precision needs none."""
