@@ -86,8 +86,14 @@ def training(spec: RunSpec, device: torch.device) -> dict[str, Any]:
 def run_ranks(script: str, run_dir: Path, nproc: int, limit: int, *words: str) -> str | None:
     """Run `script --rank RUN_DIR WORDS` on `nproc` ranks for `limit` seconds at most; what went wrong, or null."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={nproc}"]
+    environ = {
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // nproc)),
+        "THP_MEM_ALLOC_ENABLE": "1",
+        **os.environ,
+    }
     with (run_dir / "log").open("w") as log:
-        process = subprocess.Popen([*torchrun, script, "--rank", str(run_dir), *words], stdout=log, stderr=log)
+        command = [*torchrun, script, "--rank", str(run_dir), *words]
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environ)
         try:
             code = process.wait(limit)
         except subprocess.TimeoutExpired:

@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -77,11 +78,11 @@ def train(run: Path, faults: dict[int, str], behind: dict[int, str]) -> dict[str
 
     class Faulty(RunStore):
         def commit(self, step: int, value: float | None, parts: Any, **options: Any) -> None:
-            def noted(directory: Path, part: Callable[[Path], None]) -> None:
+            def noted(directory: Path, writes: Any, part: Callable[[Path, Any], None]) -> None:
                 outcome["parts"].append(step)
-                part(directory)
+                part(directory, writes)
 
-            wrapped = [lambda directory, part=part: noted(directory, part) for part in parts]
+            wrapped = [partial(noted, part=part) for part in parts]
             outcome["sizes"].append(options["size"])
             try:
                 with injected(faults.get(step), dist.get_rank(), self.checkpoints, prepared.trainer):

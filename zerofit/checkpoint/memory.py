@@ -61,12 +61,12 @@ def sweep() -> list[Path]:
 
 
 def move(source: Path, target: Path) -> None:
-    """Copy all files below `source` to `target`, a new directory, and remove each as soon as it is there."""
-    target.mkdir()
+    """Copy all files below `source` to `target`, and remove each as soon as it is there."""
+    target.mkdir(exist_ok=True)  # files may be written there already
     found = sorted(source.rglob("*"))
     for path in found:
         if path.is_dir():
-            (target / path.relative_to(source)).mkdir()
+            (target / path.relative_to(source)).mkdir(exist_ok=True)
 
     def one(path: Path) -> None:
         shutil.copyfile(path, target / path.relative_to(source))

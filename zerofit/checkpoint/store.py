@@ -1,8 +1,8 @@
 """Checkpoints of a run on several ranks: all write into staging, rank 0 commits, rotates and names the best.
 
-Training waits while ranks write, to memory where it allows (`memory`); a thread of rank 0 brings that to the drive,
-hashes and commits it behind training. A save that fails on any rank fails on all, and is given up: the old checkpoint
-stays and training goes on.
+Training waits while ranks write, to memory where it allows (`memory`, `train.writes`); behind training a thread of
+each rank brings that to the drive, and rank 0's hashes and commits it. A save that fails on any rank fails on all, and
+is given up: the old checkpoint stays and training goes on.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ from zerofit.checkpoint.room import cause, check_room, last_size, last_step, pro
 from zerofit.config.errors import UserError
 from zerofit.plan.spec import RunSpec
 from zerofit.train.deferred import OutOfStep
+from zerofit.train.job import Part
 from zerofit.train.pulse import PULSE
+from zerofit.train.writes import AtOnce, Later, Writes
 
 FAILURES = 3
 """Failed saves in a row that end the run."""
@@ -42,10 +44,10 @@ def written_as(spec: RunSpec) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Behind:
-    """What goes on behind training; on rank 0 with a promise of why it failed, if it did."""
+    """What goes on behind training; with a promise of the first rank's failure, if any failed."""
 
     step: int
-    promise: Future[str | None] | None
+    promise: Future[str | None]
 
 
 class RunStore:
@@ -59,7 +61,7 @@ class RunStore:
         self.checkpoints = spec.run_dir / "checkpoints"
         self.saves: list[dict[str, float]] = []
         """Of rank 0's saves: `step`, `blocked_s` (training waited), `behind_s` (it did not), `bytes`."""
-        self._agreement = Agreement.of_group(limit)
+        self._agreement, self._behind_agreement = Agreement.of_group(limit), Agreement.of_group(limit)
         self._failed = 0
         self._behind: Behind | None = None
         self._held: memory.Room | None = None  # by rank 0
@@ -70,31 +72,27 @@ class RunStore:
             memory.sweep()
         dist.barrier()
 
-    def commit(
-        self, step: int, value: float | None, parts: Sequence[Callable[[Path], None]], *, size: int, last: bool
-    ) -> None:
+    def commit(self, step: int, value: float | None, parts: Sequence[Part], *, size: int, last: bool) -> None:
         """As `Store.commit` promises."""
         started = time.monotonic()
         self.finish()
         room = self._room(last_size(self.checkpoints) or size, last)
-        fault = self._write(step, parts, size, room)
+        fault, later = self._write(step, parts, size, room)
         if fault is not None and room is not None:  # others may have taken the memory meanwhile: the drive is left
-            fault, room = self._write(step, parts, size, None), None
+            room, (fault, later) = None, self._write(step, parts, size, None)
         if fault is not None:
             self._judge(step, fault, last)
             return
         blocked = time.monotonic() - started
-        promise = self._thread.submit(self._settle, step, value, room, blocked) if self.rank == 0 else None
-        self._behind = Behind(step, promise)
+        self._behind = Behind(step, self._thread.submit(self._settle, step, value, room, later, blocked))
         if last or PULSE.agreed or not self.spec.recipe.checkpoint.async_save:
             self.finish(last=last)
 
     def finish(self, last: bool = False) -> None:
         """As `Store.finish` promises."""
-        if self._behind is None:
-            return
-        (step, promise), self._behind = (self._behind.step, self._behind.promise), None
-        self._judge(step, self._agreement.reach(None if promise is None else promise.result()), last)
+        if self._behind is not None:
+            behind, self._behind = self._behind, None
+            self._judge(behind.step, behind.promise.result(), last)
 
     def close(self) -> None:
         """Wait for what this rank has still to write, however the run ended."""
@@ -136,10 +134,17 @@ class RunStore:
             self._held.close()
             self._held = None
 
-    def _write(self, step: int, parts: Sequence[Callable[[Path], None]], size: int, room: Path | None) -> str | None:
-        """Let ranks write; returns which failed of what, if any. What disks can say beforehand is asked beforehand."""
+    def _write(
+        self, step: int, parts: Sequence[Part], size: int, room: Path | None
+    ) -> tuple[str | None, Callable[[], None]]:
+        """Let ranks write; which failed of what, if any, and what this rank has still to do behind training.
+
+        What disks can say beforehand is asked beforehand.
+        """
         directory = staging(self.checkpoints, step)
         there = room or directory
+        later = Later(there, directory)
+        writes: Writes = AtOnce() if room is None else later
 
         def make_room() -> None:
             check_room(self.checkpoints, last_size(self.checkpoints) or size)
@@ -148,15 +153,15 @@ class RunStore:
         acts: list[tuple[Callable[[], None], bool]] = [(make_room, self.rank == 0)]  # nobody writes before it is there
         acts.append((partial(probe, directory, self.rank), True))
         acts.append((partial(probe, there, self.rank), room is not None))  # another host has other memory
-        acts += [(partial(part, there), True) for part in parts]
+        acts += [(partial(part, there, writes), True) for part in parts]
         for act, mine in acts:
             fault = self._agreement.reach(self._try(act, there) if mine else None)
             if fault is not None:
                 self._leave_room()
-                return fault
-        return None
+                return fault, Later(there, directory).run
+        return None, later.run
 
-    def _try(self, act: Callable[[], None], directory: Path) -> str | None:
+    def _try(self, act: Callable[[], object], directory: Path) -> str | None:
         """Do it; returns why it failed on this rank, if it did."""
         try:
             act()
@@ -168,21 +173,26 @@ class RunStore:
             return cause(error, directory, self.rank)
         return None
 
-    def _settle(self, step: int, value: float | None, room: Path | None, blocked: float) -> str | None:
-        """Make what is written the checkpoint of `step`, on the drive. In rank 0's thread; returns why not, if not."""
+    def _settle(
+        self, step: int, value: float | None, room: Path | None, later: Callable[[], None], blocked: float
+    ) -> str | None:
+        """Make what is written the checkpoint of `step`, on the drive. In a thread of every rank; why not, if not."""
         started, directory = time.monotonic(), staging(self.checkpoints, step)
+        written = directory / f"checkpoint-{step}"
 
-        def act() -> None:
-            written = directory / f"checkpoint-{step}"
-            if room is not None:
+        def move() -> None:
+            if room is not None and self.rank == 0:
                 try:
                     memory.move(room / written.name, written)
                 finally:
                     self._leave_room()
-            commit(written, self.checkpoints, step, written_as(self.spec))
+            later()
 
-        fault = self._try(act, directory)
-        if fault is not None:
+        fault = self._behind_agreement.reach(self._try(move, directory))
+        if fault is None:
+            act = partial(commit, written, self.checkpoints, step, written_as(self.spec))
+            fault = self._behind_agreement.reach(self._try(act, directory) if self.rank == 0 else None)
+        if fault is not None or self.rank > 0:
             return fault
         behind, size = time.monotonic() - started, last_size(self.checkpoints) or 0
         self.saves.append({"step": step, "blocked_s": round(blocked, 3), "behind_s": round(behind, 3), "bytes": size})

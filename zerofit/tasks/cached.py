@@ -26,6 +26,7 @@ from zerofit.train.engine import WEIGHTS, Engine
 from zerofit.train.head_grid import schedule
 from zerofit.train.heads import Probed, fitted, train_heads
 from zerofit.train.strategy import evaluation_engine
+from zerofit.train.writes import Writes
 
 
 def train_cached(spec: RunSpec) -> dict[str, Any]:
@@ -88,7 +89,7 @@ def _knn(features: Features, spec: RunSpec, device: torch.device) -> float:
 def _save(store: RunStore, spec: RunSpec, state: dict[str, Tensor], frozen: str, step: int) -> None:
     """The chosen head, in the form of an online probe's checkpoint: `zerofit eval` reads it."""
 
-    def save_head(staging: Path) -> None:
+    def save_head(staging: Path, _: Writes) -> None:
         if dist.get_rank() == 0:
             directory = staging / f"checkpoint-{step}"
             directory.mkdir()

@@ -167,7 +167,7 @@ def prepare(spec: RunSpec, device: torch.device, store: Store, resume: Path | No
         engine.verify(trainer.model_wrapped, trainer.optimizer)
         if model.frozen_hash is not None:
             engine.save_a_part(trainer.model_wrapped)
-        trainer.keep_errors()
+        trainer.take_writes()
         engine.begin(trainer.model_wrapped)
         if resume is not None:
             take_over(trainer, resume)

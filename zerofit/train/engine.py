@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from zerofit.models.placement import Placement
@@ -16,6 +17,7 @@ from zerofit.plan.spec import RunSpec
 from zerofit.train.deferred import Deferred
 from zerofit.train.optimizers import OPTIMIZERS
 from zerofit.train.state import TrainingState
+from zerofit.train.writes import Write
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -73,11 +75,18 @@ class Engine(ABC):
     def settle(self, wrapped: nn.Module) -> None:
         """Bring weights to rest after forwards that no backward followed."""
 
-    def keep_errors(self, wrapped: nn.Module, deferred: Deferred) -> None:
-        """Make the engine's own writes keep their errors, where peers would wait for a rank that raises."""
+    def take_writes(self, wrapped: nn.Module, add: Callable[[Write, Any, Path], None], deferred: Deferred) -> None:
+        """Have the engine's own large files written by way of `add` (`Writes.add`).
 
-    def save_weights(self, wrapped: nn.Module, directory: Path) -> None:
-        """Add to a checkpoint what Trainer and the engine have not written: whole weights. Collective."""
+        Errors are kept in `deferred` where peers would wait for a rank that raises.
+        """
+
+    @abstractmethod
+    def whole_weights(self, wrapped: nn.Module) -> dict[str, Tensor] | None:
+        """Every stored weight and buffer, contiguous and whole, on rank 0; null on the others. Collective."""
+
+    def complete(self, wrapped: nn.Module, directory: Path) -> None:
+        """Add to a checkpoint what the engine has not written. By rank 0."""
 
     def weight_copies(self) -> int:
         """How often a checkpoint holds the weights as the model does."""
@@ -107,3 +116,10 @@ def inner(optimizer: Any) -> torch.optim.Optimizer:
     from accelerate.optimizer import AcceleratedOptimizer
 
     return optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
+
+
+def stored(model: nn.Module) -> dict[str, Tensor] | None:
+    """`Engine.whole_weights` of a model that every rank holds whole."""
+    if dist.get_rank() > 0:
+        return None
+    return {name: value.detach().contiguous() for name, value in model.state_dict().items()}

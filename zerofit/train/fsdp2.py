@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from zerofit.models.placement import Placement
-from zerofit.train.engine import WEIGHTS, Engine, expect, inner
+from zerofit.train.engine import Engine, expect, inner
 from zerofit.train.placements import ShardedPlacement
 from zerofit.train.restoring import restore_tensors
 from zerofit.train.state import TrainingState
@@ -94,14 +92,14 @@ class FullyShard(Engine):
         assert isinstance(wrapped, FSDPModule)
         wrapped.reshard()  # the root's own weights stay whole after a forward, for a backward that did not come
 
-    def save_weights(self, wrapped: nn.Module, directory: Path) -> None:
+    def whole_weights(self, wrapped: nn.Module) -> dict[str, Tensor] | None:
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         weights = get_model_state_dict(wrapped, options=options)
-        if dist.get_rank() == 0:
-            tensors = {name: value.contiguous() for name, value in weights.items() if isinstance(value, Tensor)}
-            save_file(tensors, directory / WEIGHTS)
+        if dist.get_rank() > 0:
+            return None
+        return {name: value.contiguous() for name, value in weights.items() if isinstance(value, Tensor)}
 
     def local_tensors(self, model: nn.Module) -> Iterator[Tensor]:
         yield from (parameter.detach().to_local() for parameter in model.parameters())  # type: ignore[attr-defined]

@@ -9,6 +9,10 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from zerofit.data.loader import Loader
+from zerofit.train.writes import Writes
+
+Part = Callable[[Path, Writes], None]
+"""A part of a save: this rank's files in a directory; large ones go by way of the writes."""
 
 
 class Job(Protocol):
@@ -30,9 +34,7 @@ class Job(Protocol):
 class Store(Protocol):
     """Where checkpoints are committed."""
 
-    def commit(
-        self, step: int, value: float | None, parts: Sequence[Callable[[Path], None]], *, size: int, last: bool
-    ) -> None:
+    def commit(self, step: int, value: float | None, parts: Sequence[Part], *, size: int, last: bool) -> None:
         """Let all ranks write `parts` of a checkpoint into a staging directory's `checkpoint-<step>`. Collective.
 
         After each part ranks hear of each other's failures; the parts after a failed one are left out, and the save is

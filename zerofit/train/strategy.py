@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from zerofit.models.placement import Placement, WholePlacement
 from zerofit.plan.spec import RunSpec
-from zerofit.train.engine import Engine, expect, inner
+from zerofit.train.engine import Engine, expect, inner, stored
 from zerofit.train.fsdp2 import FullyShard
 from zerofit.train.restoring import restore_tensors
 from zerofit.train.state import TrainingState
@@ -57,6 +57,9 @@ class Replicated(Engine):
 
         restore_tensors(model, inner(optimizer), state, copy)
 
+    def whole_weights(self, wrapped: nn.Module) -> dict[str, Tensor] | None:
+        return stored(wrapped.module if isinstance(wrapped, DistributedDataParallel) else wrapped)
+
 
 ENGINES: dict[str, type[Engine]] = {
     "single": Replicated,
@@ -87,6 +90,9 @@ class WholeLow(Engine):
         raise AssertionError("this engine does not train")
 
     def restore(self, model: nn.Module, wrapped: nn.Module, optimizer: Any, state: TrainingState) -> None:
+        raise AssertionError("this engine does not train")
+
+    def whole_weights(self, wrapped: nn.Module) -> dict[str, Tensor] | None:
         raise AssertionError("this engine does not train")
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
@@ -25,12 +26,18 @@ from zerofit.models.frozen import write_frozen
 from zerofit.plan.spec import RunSpec, origin_of
 from zerofit.train.arguments import training_arguments
 from zerofit.train.deferred import Deferred
-from zerofit.train.engine import Engine
+from zerofit.train.engine import WEIGHTS, Engine
 from zerofit.train.footprint import checkpoint_bytes
 from zerofit.train.job import Job, Store
 from zerofit.train.optimizers import make_optimizer
 from zerofit.train.pulse import PULSE, Stopped
 from zerofit.train.statistics import share_statistics
+from zerofit.train.writes import AtOnce, Write, Writes
+
+
+def save_weights(weights: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file."""
+    save_file(weights, path, metadata={"format": "pt"})
 
 
 class RunTrainer(Trainer):
@@ -49,6 +56,7 @@ class RunTrainer(Trainer):
         self.classifier = model
         self.data_wait_s = 0.0
         self._staging: Path | None = None
+        self._writes: Writes = AtOnce()
         self._deferred = Deferred()
         self._validated: tuple[int, float] | None = None  # the last validation: its step, and evaluate.best_metric
         loader = job.train_loader()
@@ -118,13 +126,26 @@ class RunTrainer(Trainer):
         return metrics
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As Trainer's; an error of writing waits for the end of the save, for which the other ranks wait here."""
-        save = super().save_model
-        (save if self._staging is None else self._deferred.keep(save))(output_dir, _internal_call)
+        """The whole weights, by rank 0, in `model.safetensors` alone.
 
-    def keep_errors(self) -> None:
-        """Let the prepared engine's writes wait with their errors in the same way."""
-        self.engine.keep_errors(self.model_wrapped, self._deferred)
+        An error of writing waits for the end of the save, for which the other ranks wait here.
+        """
+        assert output_dir is not None, "checkpoints alone are saved"
+        self._deferred.keep(self._save_weights)(Path(output_dir))
+
+    def _save_weights(self, directory: Path) -> None:
+        weights = self.engine.whole_weights(self.model_wrapped)
+        if weights is not None:
+            directory.mkdir(exist_ok=True)
+            self._writes.add(save_weights, weights, directory / WEIGHTS)
+
+    def take_writes(self) -> None:
+        """Let the prepared engine's writes go the same way."""
+
+        def add(write: Write, value: Any, path: Path) -> None:
+            self._writes.add(write, value, path)
+
+        self.engine.take_writes(self.model_wrapped, add, self._deferred)
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._staging or self.args.output_dir)
@@ -137,25 +158,24 @@ class RunTrainer(Trainer):
         value = self._validated[1] if self._validated is not None and self._validated[0] == step else None
         whole_save = super()._save_checkpoint
 
-        def save_state(staging: Path) -> None:
-            self._staging = staging
+        def save_state(staging: Path, writes: Writes) -> None:
+            self._staging, self._writes = staging, writes
             try:
                 whole_save(model, trial)
             finally:
                 self._staging = None
                 self._deferred.release()
 
-        def save_weights(staging: Path) -> None:
+        def complete(staging: Path, _: Writes) -> None:
             directory = staging / f"checkpoint-{step}"
-            self.engine.save_weights(self.model_wrapped, directory)
             if self.is_world_process_zero():
-                (directory / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing reads
+                self.engine.complete(self.model_wrapped, directory)
                 if self.classifier.frozen_hash is not None:
                     write_frozen(directory, self.classifier.frozen_hash, origin_of(self.spec))
 
         size = checkpoint_bytes(self.classifier, self.spec, self.engine)
         last = step >= self.state.max_steps
-        self.store.commit(step, value, (save_state, save_weights), size=size, last=last)
+        self.store.commit(step, value, (save_state, complete), size=size, last=last)
 
     def _refuse_ruined_weights(self) -> None:
         """Raise UserError where any weight is not finite: the last good checkpoint stays the last. Collective."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -14,13 +14,11 @@ from torch import Tensor, nn
 from zerofit.config.schema import ZERO_STAGE
 from zerofit.models.placement import Placement, WholePlacement
 from zerofit.train.deferred import Deferred, in_step
-from zerofit.train.engine import Engine, WrongEngine, expect
+from zerofit.train.engine import Engine, WrongEngine, expect, stored
 from zerofit.train.placements import PartitionedPlacement
 from zerofit.train.restoring import restore_zero_1_2, restore_zero_3
 from zerofit.train.state import TrainingState
-
-if TYPE_CHECKING:
-    pass
+from zerofit.train.writes import Write
 
 QUANTISED = 8
 """Elements that DeepSpeed's int8 kernels handle at once."""
@@ -91,20 +89,29 @@ class Zero(Engine):
         for name in ("save_checkpoint", "_zero3_consolidated_16bit_state_dict"):
             setattr(engine, name, partial(getattr(engine, name), exclude_frozen_parameters=True))
 
-    def keep_errors(self, wrapped: nn.Module, deferred: Deferred) -> None:
+    def take_writes(self, wrapped: nn.Module, add: Callable[[Write, Any, Path], None], deferred: Deferred) -> None:
         engine: Any = wrapped
-        for owner, name in (
-            (engine.checkpoint_engine, "makedirs"),
-            (engine.checkpoint_engine, "save"),
-            (engine, "_copy_recovery_script"),
-        ):
+        writer = engine.checkpoint_engine
+        own = writer.save
+
+        def save(state_dict: dict[str, Any], path: str) -> None:
+            add(own, state_dict, Path(path))
+
+        writer.save = deferred.keep(save)
+        for owner, name in ((writer, "makedirs"), (engine, "_copy_recovery_script")):
             setattr(owner, name, deferred.keep(getattr(owner, name)))
-        # Rank 0 writes `latest` between barriers: `save_weights` does it after them.
+        # Rank 0 writes `latest` between barriers: `complete` does it after them.
         engine.save_checkpoint = in_step(partial(engine.save_checkpoint, save_latest=False))
 
-    def save_weights(self, wrapped: nn.Module, directory: Path) -> None:
-        if dist.get_rank() == 0:
-            (directory / "latest").write_text(f"global_step{wrapped.global_steps}", encoding="utf-8")
+    def whole_weights(self, wrapped: nn.Module) -> dict[str, Tensor] | None:
+        engine: Any = wrapped
+        if self.stage < 3:
+            return stored(engine.module)
+        weights = in_step(engine._zero3_consolidated_16bit_state_dict)()
+        return weights if dist.get_rank() == 0 else None
+
+    def complete(self, wrapped: nn.Module, directory: Path) -> None:
+        (directory / "latest").write_text(f"global_step{wrapped.global_steps}", encoding="utf-8")
 
     def local_tensors(self, model: nn.Module) -> Iterator[Tensor]:
         if self.stage < 3:
