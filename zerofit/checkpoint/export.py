@@ -1,66 +1,96 @@
-"""A checkpoint's model as one directory of safetensors, whole and without adapters, that `init_from` reads.
-
-DIR/model.safetensors (above 5 GB: shards and an index), DIR/config.json of the backbone, and DIR/export.json, which
-says what it was made from. It is there whole or not at all.
-"""
+"""Writing the content of a checkpoint in another form: there whole, read back and compared, or not at all."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
 
-from zerofit.checkpoint.manifest import step_of, write_json
+from zerofit.checkpoint.canonical import seal, write_canonical, write_weights
+from zerofit.checkpoint.content import Content
+from zerofit.checkpoint.manifest import sync, write_json
+from zerofit.checkpoint.stream import SHARD, Progress, Written, nothing
+from zerofit.checkpoint.torch_export import write_torch
 from zerofit.config.errors import UserError
-from zerofit.models.adapters import merge_adapters
-from zerofit.models.build import build_model
-from zerofit.models.placement import WholePlacement
-from zerofit.plan.spec import RunSpec, origin_of
 from zerofit.plan.versions import versions
-from zerofit.train.engine import WEIGHTS
 
-SHARD = "5GB"
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+MADE = "export.json"
 
 
-def export(spec: RunSpec, checkpoint: Path, directory: Path) -> int:
-    """Write the model of `checkpoint` to `directory`, new or empty (`launch.export` checks it); returns its bytes.
+def to_file(content: Content, path: Path, dtype: torch.dtype, progress: Progress = nothing) -> Written:
+    """`path`, a new file of torch.save. Raises UserError."""
+    part = path.with_name(f".{path.name}.part")
 
-    The model is built whole in the host's memory, in float32, and adapters are merged in float32. Raises UserError.
-    """
-    cpu = torch.device("cpu")
-    model = build_model(_plain(spec), WholePlacement(cpu, torch.float32), torch.float32, checkpoint / WEIGHTS)
-    weights = merge_adapters(model)
+    def write() -> Written:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        written = write_torch(content, part, dtype, progress)
+        part.replace(path)
+        return written
+
+    return _whole(write, part, path)
+
+
+def to_weights(
+    content: Content, directory: Path, dtype: torch.dtype, limit: int = SHARD, progress: Progress = nothing
+) -> Written:
+    """`directory`, new or empty, of safetensors, with config.json where there is one. Raises UserError."""
+    return _to_directory(lambda part: write_weights(content, part, dtype, limit, progress), content, directory)
+
+
+def to_canonical(content: Content, directory: Path, limit: int = SHARD, progress: Progress = nothing) -> Written:
+    """`directory`, new or empty, in the canonical form. Raises UserError."""
+    return _to_directory(
+        lambda part: write_canonical(content, part, limit, progress),
+        content,
+        directory,
+        lambda part: seal(content, part),
+    )
+
+
+def _to_directory(
+    write: Callable[[Path], Written],
+    content: Content,
+    directory: Path,
+    last: Callable[[Path], None] = sync,
+) -> Written:
     part = directory.with_name(f".{directory.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # of an export that was cut off
-    part.mkdir(parents=True)
-    try:
-        save_torch_state_dict(weights, part, max_shard_size=SHARD)
-        model.config.to_json_file(part / "config.json")
-        lora = spec.recipe.model.lora
-        made = {
-            "run": str(spec.run_dir),
-            "step": step_of(checkpoint),
-            "zerofit": versions()["zerofit"],
-            "origin": origin_of(spec),
-            "merged": None if lora is None else lora.model_dump(mode="json"),
-        }
-        write_json(part / "export.json", made)
+
+    def make() -> Written:
+        shutil.rmtree(part, ignore_errors=True)  # of an export that was cut off
+        part.mkdir(parents=True)
+        written = write(part)
+        if content.config is not None:
+            content.config(part / "config.json")
+        made = {"zerofit": versions()["zerofit"], **content.made, "step": content.step, "merged": content.merged}
+        write_json(part / MADE, made)
+        last(part)
         part.replace(directory)
+        sync(directory.parent)
+        return written
+
+    return _whole(make, part, directory)
+
+
+def _whole(write: Callable[[], Written], part: Path, output: Path) -> Written:
+    """Do it; what is half done is removed. Raises UserError."""
+    try:
+        return write()
     except SafetensorError as error:
-        raise UserError(f"{directory} cannot be written: {error}") from None
+        raise UserError(f"{output} cannot be written: {error}") from None
+    except OSError as error:
+        if error.filename is not None and not str(error.filename).startswith(str(part.parent)):
+            raise  # of what is read
+        raise UserError(f"{output} cannot be written: {error.strerror}") from None
+    except RuntimeError as error:  # torch.save's word for a full drive
+        if "PytorchStreamWriter" not in str(error) and "inline_container" not in str(error):
+            raise
+        raise UserError(f"{output} cannot be written: the drive is full, or fails") from None
     finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return sum(value.numel() * value.element_size() for value in weights.values())
-
-
-def _plain(spec: RunSpec) -> RunSpec:
-    """The run's model with whatever attention this machine has; its fresh weights are drawn where the run drew them."""
-    model = spec.recipe.model.model_copy(update={"attention": "auto"})
-    hardware = spec.hardware
-    if not torch.cuda.is_available():
-        hardware = hardware.model_copy(update={"device": "cpu"})
-    recipe = spec.recipe.model_copy(update={"model": model})
-    return spec.model_copy(update={"recipe": recipe, "hardware": hardware})
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers.trainer import SCALER_NAME
 
+from zerofit.checkpoint.canonical import CANONICAL, read_canonical
 from zerofit.checkpoint.manifest import read_manifest
 from zerofit.config.errors import UserError
 from zerofit.config.schema import ZERO_STAGE
@@ -34,14 +35,21 @@ def read_state(checkpoint: Path, groups: Groups) -> TrainingState:
     `groups` are those of the run, whatever its strategy is now.
     """
     strategy = read_manifest(checkpoint).facts["strategy"]
+    if strategy == CANONICAL:
+        return _checked(read_canonical(checkpoint), checkpoint, groups)
     whole = safetensors_in(checkpoint, "resume")
     read = READERS["zero" if strategy in ZERO_STAGE else strategy]
     weights, moments, counts, loss_scale = read(checkpoint, groups, whole)
-    missing = [name for group in groups for name in group if name not in weights]
+    schedule = torch.load(checkpoint / "scheduler.pt", map_location="cpu", weights_only=True)
+    state = TrainingState(weights, moments, counts, buffers=whole, schedule=schedule, loss_scale=loss_scale)
+    return _checked(state, checkpoint, groups)
+
+
+def _checked(state: TrainingState, checkpoint: Path, groups: Groups) -> TrainingState:
+    missing = [name for group in groups for name in group if name not in state.weights]
     if missing:
         raise UserError(f"{checkpoint} lacks {missing[0]}, which the run trains: it is of another model")
-    schedule = torch.load(checkpoint / "scheduler.pt", map_location="cpu", weights_only=True)
-    return TrainingState(weights, moments, counts, buffers=whole, schedule=schedule, loss_scale=loss_scale)
+    return state
 
 
 Parts = tuple[Mapping[str, Reader], Mapping[str, Mapping[str, Reader]], Mapping[str, float], LossScale | None]

@@ -1,11 +1,11 @@
-"""`zerofit export`: a run's checkpoint as one directory of whole weights, in this process, on the CPU."""
+"""`zerofit export RUN DIR`: what `zerofit convert RUN --to safetensors --weights-only --merge-lora --output DIR` is."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from zerofit.config.errors import UserError
-from zerofit.launch import rundir, workarounds
+from zerofit.launch import convert, rundir
 from zerofit.launch.evaluation import chosen_checkpoint
 
 
@@ -15,12 +15,7 @@ def export(run: Path, directory: Path, *, step: int | None = None) -> None:
     _check_free(directory)
     spec = rundir.load(run)
     checkpoint = chosen_checkpoint(spec.run_dir, step)
-    workarounds.quiet()
-    from zerofit.checkpoint import export as files  # models: seconds of import, which a mistake need not wait for
-
-    size = files.export(spec, checkpoint, directory)
-    merged = "" if spec.recipe.model.lora is None else ", adapters merged"
-    print(f"exported {checkpoint} to {directory}: {size / 2**30:.2f} GiB in float32{merged}")
+    convert.export(convert.Source(checkpoint, spec), "safetensors", directory, weights_only=True, merge=True)
 
 
 def _check_free(directory: Path) -> None:

@@ -30,8 +30,9 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, dot
 from zerofit.config.errors import UserError
 from zerofit.config.limited import read_limited
 
-WHOLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
+STEM = "model"
+WHOLE = f"{STEM}.safetensors"
+INDEX = f"{STEM}.safetensors.index.json"
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 FIELD = "model.pretrained"
 
@@ -112,9 +113,9 @@ def translate(backbone: PreTrainedModel, stored: Mapping[str, Reader]) -> Transl
     return found
 
 
-def safetensors_in(directory: Path, field: str = FIELD) -> dict[str, Reader]:
+def safetensors_in(directory: Path, field: str = FIELD, stem: str = STEM) -> dict[str, Reader]:
     """Readers of the tensors in `directory`'s safetensors files. Raises UserError, which begins with `field`."""
-    files = weight_files(directory, field)
+    files = weight_files(directory, field, stem)
     return {key: partial(_read, file, key, field) for key, file in files.items()}
 
 
@@ -128,9 +129,12 @@ def safetensors_of(file: Path, field: str = FIELD) -> dict[str, Reader]:
     return {key: partial(_read, file, key, field) for key in keys}
 
 
-def weight_files(directory: Path, field: str = FIELD) -> dict[str, Path]:
-    """The file of each stored tensor. Raises UserError where there are no safetensors, or a file is missing."""
-    whole, index = directory / WHOLE, directory / INDEX
+def weight_files(directory: Path, field: str = FIELD, stem: str = STEM) -> dict[str, Path]:
+    """The file of each stored tensor. Raises UserError where there are no safetensors, or a file is missing.
+
+    `stem` is how the files' names begin.
+    """
+    whole, index = directory / f"{stem}.safetensors", directory / f"{stem}.safetensors.index.json"
     if whole.is_file():
         return dict.fromkeys(safetensors_of(whole, field), whole)
     if index.is_file():
@@ -140,7 +144,7 @@ def weight_files(directory: Path, field: str = FIELD) -> dict[str, Path]:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise UserError(f"{field}: {index} is no index of safetensors files") from None
         for missing in sorted({file for file in files.values() if not file.is_file()}):
-            raise UserError(f"{field}: {missing} is missing, which {INDEX} names")
+            raise UserError(f"{field}: {missing} is missing, which {index.name} names")
         return files
     pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in directory.glob(pattern))
     if pickles:
@@ -148,7 +152,7 @@ def weight_files(directory: Path, field: str = FIELD) -> dict[str, Path]:
             f"{field}: {directory} has its weights in {pickles[0]}, a pickle, which is not opened; save the "
             "model again with save_pretrained, which writes safetensors"
         )
-    raise UserError(f"{field}: {directory} holds neither {WHOLE} nor {INDEX}")
+    raise UserError(f"{field}: {directory} holds neither {whole.name} nor {index.name}")
 
 
 def _read(file: Path, key: str, field: str) -> Tensor:

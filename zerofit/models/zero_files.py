@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -103,7 +104,7 @@ def _stage_3(parts: Sequence[Path], optimizers: Sequence[Path], trust: bool) -> 
     start = 0
     for name, shape in shapes.items():
         length = math.ceil(math.prod(shape) / ranks)
-        stored[name] = partial(joined_slices, flats, start, length, shape)
+        stored[name] = Spread(partial(slices, flats, start, length), shape)
         start += length
     for path, flat in zip(optimizers, flats, strict=True):
         if flat.size != start:
@@ -116,7 +117,7 @@ def _stage_3(parts: Sequence[Path], optimizers: Sequence[Path], trust: bool) -> 
         fragments = [entry(path, one, "frozen_param_fragments") for path, one in zip(parts, everyone, strict=True)]
         for name, shape in frozen.items():
             held = [entry(path, one, name) for path, one in zip(parts, fragments, strict=True)]
-            stored[name] = partial(joined, held, shape)
+            stored[name] = Spread(partial(iter, held), shape)
     module = entry(first, model, "module")
     stored |= readers({name: module[name] for name in model.get("buffer_names") or () if name in module})
     shared = model.get("shared_params") or {}
@@ -140,14 +141,37 @@ class Flat:
                 yield group[lower - begin : upper - begin]
 
 
-def joined_slices(flats: Sequence[Flat], start: int, length: int, shape: torch.Size) -> Tensor:
-    """A tensor of which every rank's flat holds `length` elements from `start`, the last ones padded."""
-    return joined([piece for flat in flats for piece in flat.slice(start, length)], shape)
+@dataclass(frozen=True)
+class Spread:
+    """Reader of a tensor of `shape` whose elements lie in several places, in order; what is left over pads.
+
+    Whoever does not need it whole takes its pieces, which stay on the drive.
+    """
+
+    parts: Callable[[], Iterable[Tensor]]
+    shape: torch.Size
+
+    def __call__(self) -> Tensor:
+        """The tensor, in memory of its own."""
+        return torch.cat([*self.pieces()]).view(self.shape)
+
+    def pieces(self) -> Iterator[Tensor]:
+        """Its elements, flat; at least one piece, which may be empty."""
+        left = math.prod(self.shape)
+        for number, piece in enumerate(self.parts()):
+            if left or not number:
+                yield piece.detach().flatten()[:left]
+                left = max(0, left - piece.numel())
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of its pieces."""
+        return next(self.pieces()).dtype
 
 
-def joined(pieces: Sequence[Tensor], shape: torch.Size) -> Tensor:
-    """Pieces of a flattened tensor of `shape`, in order; what is left over pads."""
-    return torch.cat([piece.flatten() for piece in pieces])[: math.prod(shape)].view(shape)
+def slices(flats: Sequence[Flat], start: int, length: int) -> Iterable[Tensor]:
+    """Of every rank's flat the `length` elements from `start`: of a stage 3 parameter, its pieces."""
+    return (piece for flat in flats for piece in flat.slice(start, length))
 
 
 def entry(path: Path, loaded: Any, key: str) -> Any:

@@ -7,19 +7,18 @@ it (`param_slice_mappings`); stage 3 the flat shards of `zero_files`. What the o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from zerofit.config.errors import UserError
 from zerofit.models.pretrained import Reader
 from zerofit.models.torch_files import load
-from zerofit.models.zero_files import OPTIMIZER, PART, WHOLE, Flat, by_rank, entry, joined, joined_slices
+from zerofit.models.zero_files import OPTIMIZER, PART, WHOLE, Flat, Spread, by_rank, entry, slices
 
 STEP = "step"
 
@@ -67,8 +66,10 @@ def _stage_1_2(path: Path, model: Any, files: Sequence[Path], states: Sequence[A
                 raise UserError(
                     f"{path.parent}: the optimizer files hold a part of {name} alone: some are of other runs"
                 )
-            weights[name] = partial(_fragments, masters, held, shape)
-            moments[name] = {kind: partial(_fragments, [one.get(kind) for one in kept], held, shape) for kind in kinds}
+            weights[name] = Spread(partial(_fragments, masters, held), shape)
+            moments[name] = {
+                kind: Spread(partial(_fragments, [one.get(kind) for one in kept], held), shape) for kind in kinds
+            }
             if STEP in kept[0]:
                 counts[name] = float(kept[0][STEP])
     return ZeroStates(weights, moments, counts)
@@ -83,8 +84,8 @@ def _loss_scale(state: Any) -> tuple[float, int] | None:
     return float(scaler["cur_scale"]), good
 
 
-def _fragments(flats: Sequence[Tensor], held: Sequence[tuple[int, Any]], shape: torch.Size) -> Tensor:
-    return joined([flats[rank][place.start : place.start + place.numel] for rank, place in held], shape)
+def _fragments(flats: Sequence[Tensor], held: Sequence[tuple[int, Any]]) -> Iterable[Tensor]:
+    return (flats[rank][place.start : place.start + place.numel] for rank, place in held)
 
 
 def _stage_3(path: Path, model: Any, files: Sequence[Path], states: Sequence[Any]) -> ZeroStates:
@@ -104,8 +105,8 @@ def _stage_3(path: Path, model: Any, files: Sequence[Path], states: Sequence[Any
     for group in entry(path, model, "param_shapes"):
         for name, shape in group.items():
             length = math.ceil(math.prod(shape) / ranks)
-            weights[name] = partial(joined_slices, masters, start, length, shape)
-            moments[name] = {kind: partial(joined_slices, flats[kind], start, length, shape) for kind in kinds}
+            weights[name] = Spread(partial(slices, masters, start, length), shape)
+            moments[name] = {kind: Spread(partial(slices, flats[kind], start, length), shape) for kind in kinds}
             counts |= {name: float(kept[0][0][STEP])} if STEP in kept[0].get(0, {}) else {}
             start += length
     if any(flat.size != start for flat in masters):

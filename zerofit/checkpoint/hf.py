@@ -1,0 +1,141 @@
+"""A checkpoint in the form that transformers itself loads: its names, its config.json, its classes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, ViTForImageClassification
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, revert_weight_conversion
+from transformers.initialization import no_init_weights
+
+from zerofit.checkpoint.content import Content
+from zerofit.checkpoint.stream import Value
+from zerofit.config.errors import UserError
+from zerofit.config.limited import read_limited
+from zerofit.config.model import PatchLM
+from zerofit.models.initialise import BACKBONE
+from zerofit.models.origin import HEAD, VIT_HEAD, first
+from zerofit.models.placement import parameters_on_meta
+from zerofit.models.vit import VitClassifier
+from zerofit.models.whole import Described
+
+VIT_BACKBONE = "vit."
+CONFIG = "config.json"
+
+
+def as_transformers(content: Content, described: Described, dtype: torch.dtype) -> Content:
+    """`content`, of a run without adapters or with merged ones, under transformers' names. Raises UserError.
+
+    A ViT becomes ViTForImageClassification, its head included; a decoder the family's model without head.
+    """
+    ours = described.plain
+    config = deepcopy(ours.config)
+    config.dtype = dtype
+    notes = [*content.notes]
+    vit = isinstance(ours, VitClassifier)
+    if vit:
+        if ours.head_norm is not None:
+            raise UserError(
+                "--to hf: ViTForImageClassification has no place for the BatchNorm before this probe's head; "
+                "use --to safetensors"
+            )
+        model = _on_meta(ViTForImageClassification, config)
+    else:
+        model = _on_meta(type(ours.backbone), config)
+    config.architectures = [type(model).__name__]
+    places = _original_names(model)
+    renamed: dict[str, str] = {}
+    for name in content.names:
+        body, head = name.removeprefix(BACKBONE), dict(zip(HEAD, VIT_HEAD, strict=True)).get(name)
+        theirs = (VIT_BACKBONE if vit else "") + body if body != name else head if vit else None
+        if theirs is not None:
+            renamed[name] = places.pop(theirs)
+    left_out = [name for name in content.names if name not in renamed]
+    if left_out:
+        notes.append(f"left out, since {type(model).__name__} has no place for it: {first(left_out)}")
+    recipe = described.spec.recipe.model
+    if isinstance(recipe, PatchLM) and recipe.attention_mask == "bidirectional":
+        notes.append(
+            "it was trained with bidirectional attention, and transformers' model is causal: set is_causal of its "
+            "attention modules to False"
+        )
+    added = _embedding(model, places)
+
+    def weights() -> Iterator[tuple[str, Value]]:
+        for name, value in content.weights():
+            if name in renamed:
+                yield renamed[name], value
+        yield from added.items()
+
+    return replace(
+        content,
+        names=[*renamed.values(), *added],
+        weights=weights,
+        buffers=frozenset(renamed[name] for name in content.buffers if name in renamed),
+        optimizer=None,
+        config=config.to_json_file,
+        notes=notes,
+    )
+
+
+def with_config(content: Content, directories: list[Path], dtype: torch.dtype) -> Content:
+    """`content` under the names that it has, with the config.json that lies in one of `directories`. Raises UserError.
+
+    For checkpoints from elsewhere: what their names are of, only whoever wrote them knows.
+    """
+    there = [directory / CONFIG for directory in directories if (directory / CONFIG).is_file()]
+    if not there:
+        raise UserError(
+            f"--to hf needs the model's {CONFIG}, and there is none in {directories[0]}: copy there that of the model "
+            "which was trained (save_pretrained writes it)"
+        )
+    try:
+        fields = json.loads(read_limited(there[0]))
+        kind = fields["model_type"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UserError(f"{there[0]} is no {CONFIG} of transformers: it has no model_type") from None
+    fields = {name: value for name, value in fields.items() if name != "torch_dtype"}
+    fields["dtype"] = str(dtype).removeprefix("torch.")
+
+    def write(path: Path) -> None:
+        path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+
+    note = f"names are as they were; {CONFIG}, of a {kind}, is that of {there[0].parent}"
+    return replace(content, optimizer=None, config=write, notes=[*content.notes, note])
+
+
+def _on_meta(kind: type[PreTrainedModel], config: Any) -> PreTrainedModel:
+    with parameters_on_meta(), no_init_weights():
+        return kind(config)
+
+
+def _original_names(model: PreTrainedModel) -> dict[str, str]:
+    """Of each tensor of `model` the name under which save_pretrained would write it. Raises UserError."""
+    state = model.state_dict()
+    if any(isinstance(one, WeightConverter) for one in get_model_conversion_mapping(model, add_legacy=False)):
+        raise UserError(
+            f"--to hf: transformers fuses tensors of a {model.config.model_type} when it loads them, and this cannot "
+            "be undone here; use --to safetensors"
+        )
+    names = {}
+    for name, place in state.items():
+        (theirs,) = revert_weight_conversion(model, {name: place})
+        names[name] = theirs
+    return names
+
+
+def _embedding(model: PreTrainedModel, places: Mapping[str, str]) -> dict[str, Tensor]:
+    """Zeros for the token embedding, which these runs do not have. Raises UserError for anything else that lacks."""
+    tokens = next((name for name, module in model.named_modules() if module is model.get_input_embeddings()), None)
+    lacking = [name for name in places if name != f"{tokens}.weight"]
+    if lacking:
+        raise UserError(f"--to hf: the run has no {lacking[0]}, which {type(model).__name__} has")
+    return {theirs: torch.zeros(model.get_parameter(name).shape) for name, theirs in places.items()}
