@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
+from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from tqdm import tqdm
 
@@ -26,6 +27,7 @@ from zerofit.checkpoint import memory
 from zerofit.checkpoint.agreement import LIMIT, Agreement
 from zerofit.checkpoint.commit import Best, commit, read_best, record_best, rotate, stage, staging, sweep
 from zerofit.checkpoint.room import cause, check_room, last_size, last_step, probe
+from zerofit.checkpoint.stream import write_tensors
 from zerofit.config.errors import UserError
 from zerofit.plan.spec import RunSpec
 from zerofit.train.deferred import OutOfStep
@@ -55,6 +57,11 @@ class RunStore:
 
     A rank waits for the slowest at most `limit`: then the run ends with `Unanswered`.
     """
+
+    @staticmethod
+    def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+        """As `Store.write_tensors` promises."""
+        write_tensors(tensors, path)
 
     def __init__(self, spec: RunSpec, limit: timedelta = LIMIT) -> None:
         self.spec, self.rank = spec, dist.get_rank()

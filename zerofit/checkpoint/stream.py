@@ -192,6 +192,14 @@ def digest(value: Value, dtype: torch.dtype | None = None) -> str:
     return state.hexdigest()
 
 
+def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """One safetensors file of any size, durable. Unlike the library it lets other threads run meanwhile."""
+    shards = Shards(path.parent, path.stem, tensors, limit=2**63)
+    for name, value in tensors.items():
+        shards.write(name, value)
+    shards.close()
+
+
 def read_back(directory: Path, written: Written, progress: Progress = nothing) -> None:
     """Load each tensor with the safetensors library. Raises UserError where it is not what was written."""
     for name, file in written.files.items():

@@ -61,4 +61,7 @@ def _draw_on(checkpoint: Path) -> None:
         states = torch.load(checkpoint / name, weights_only=True)
     torch.set_rng_state(states["cpu"])
     if torch.cuda.is_available() and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"])
+        mine = states["cuda"]  # transformers keeps a list of all that the rank saw, where there are several ranks
+        if isinstance(mine, list):
+            mine = mine[torch.cuda.current_device()] if torch.cuda.current_device() < len(mine) else mine[0]
+        torch.cuda.set_rng_state(mine)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -33,6 +33,10 @@ class Job(Protocol):
 
 class Store(Protocol):
     """Where checkpoints are committed."""
+
+    @staticmethod
+    def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+        """Write a safetensors file."""
 
     def commit(self, step: int, value: float | None, parts: Sequence[Part], *, size: int, last: bool) -> None:
         """Let all ranks write `parts` of a checkpoint into a staging directory's `checkpoint-<step>`. Collective.

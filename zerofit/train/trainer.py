@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
@@ -33,11 +32,6 @@ from zerofit.train.optimizers import make_optimizer
 from zerofit.train.pulse import PULSE, Stopped
 from zerofit.train.statistics import share_statistics
 from zerofit.train.writes import AtOnce, Write, Writes
-
-
-def save_weights(weights: dict[str, Tensor], path: Path) -> None:
-    """Write a safetensors file."""
-    save_file(weights, path, metadata={"format": "pt"})
 
 
 class RunTrainer(Trainer):
@@ -137,7 +131,7 @@ class RunTrainer(Trainer):
         weights = self.engine.whole_weights(self.model_wrapped)
         if weights is not None:
             directory.mkdir(exist_ok=True)
-            self._writes.add(save_weights, weights, directory / WEIGHTS)
+            self._writes.add(self.store.write_tensors, weights, directory / WEIGHTS)
 
     def take_writes(self) -> None:
         """Let the prepared engine's writes go the same way."""
