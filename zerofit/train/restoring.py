@@ -13,8 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from zerofit.models.zero_files import Spread
 from zerofit.train.lars import real_elements
-from zerofit.train.state import LossScale, TrainingState
+from zerofit.train.state import LossScale, Reader, TrainingState
 
 
 def trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -42,9 +43,9 @@ def restore_flat(optimizer: torch.optim.Optimizer, flat: Tensor, pieces: list[Pi
         kept[kind] = torch.zeros_like(flat)
     with torch.no_grad():
         for piece in pieces:
-            piece.copy(flat, state.weights[piece.name]())
+            piece.copy(flat, state.weights[piece.name])
             for kind, read in state.moments.get(piece.name, {}).items():
-                piece.copy(kept[kind], read())
+                piece.copy(kept[kind], read)
     counts = {state.counts[piece.name] for piece in pieces if piece.name in state.counts}
     if counts:
         kept["step"] = torch.tensor(max(counts), dtype=torch.float32)
@@ -59,9 +60,15 @@ class Piece:
     length: int
     start: int
 
-    def copy(self, flat: Tensor, whole: Tensor) -> None:
-        """Into the shard; what pads it is left."""
-        flat[self.start : self.start + self.length].copy_(whole.flatten()[self.first : self.first + self.length])
+    def copy(self, flat: Tensor, read: Reader) -> None:
+        """Into the shard; what pads it is left. Of a tensor in several places only what is wanted is read."""
+        passed, last = 0, self.first + self.length
+        for part in read.pieces() if isinstance(read, Spread) else (read().flatten(),):
+            first, end = max(self.first, passed), min(last, passed + part.numel())
+            if first < end:
+                start = self.start + first - self.first
+                flat[start : start + end - first].copy_(part[first - passed : end - passed])
+            passed += part.numel()
 
 
 def restore_zero_1_2(engine: Any, state: TrainingState) -> None:
