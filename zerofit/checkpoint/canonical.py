@@ -61,11 +61,11 @@ def write_canonical(content: Content, directory: Path, limit: int = SHARD, progr
     written = write_weights(content, directory, torch.float32, limit, progress)
     if kept.moments:
         names = [f"{kind}.{name}" for name, kinds in kept.moments.items() for kind in kinds]
-        shards = Shards(directory, "optimizer", names, limit, progress)
-        for name, kinds in kept.moments.items():
-            for kind, read in kinds.items():
-                shards.write(f"{kind}.{name}", value_of(read))
-        moments = shards.close()
+        with Shards(directory, "optimizer", names, limit, progress) as shards:
+            for name, kinds in kept.moments.items():
+                for kind, read in kinds.items():
+                    shards.write(f"{kind}.{name}", value_of(read))
+            moments = shards.close()
         read_back(directory, moments, progress)
         written.size += moments.size
     for path in content.files:
@@ -95,12 +95,12 @@ def write_weights(
     content: Content, directory: Path, dtype: torch.dtype, limit: int = SHARD, progress: Progress = nothing
 ) -> Written:
     """`model*.safetensors` of all tensors, parameters in `dtype`, read back and compared. Raises UserError."""
-    shards = Shards(directory, "model", content.names, limit, progress)
-    for name, value in content.weights():
-        shards.write(name, value, content.dtype_of(name, value, dtype))
-    if shards.left:
-        raise UserError(f"{content.source} lacks {next(iter(shards.left))}")
-    written = shards.close()
+    with Shards(directory, "model", content.names, limit, progress) as shards:
+        for name, value in content.weights():
+            shards.write(name, value, content.dtype_of(name, value, dtype))
+        if shards.left:
+            raise UserError(f"{content.source} lacks {next(iter(shards.left))}")
+        written = shards.close()
     read_back(directory, written, progress)
     return written
 

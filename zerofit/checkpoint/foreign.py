@@ -13,6 +13,7 @@ from typing import Any
 from transformers.trainer import TRAINER_STATE_NAME
 
 from zerofit.checkpoint.content import Content, Optimizer, plain, value_of
+from zerofit.checkpoint.outside import shown
 from zerofit.checkpoint.stream import Value
 from zerofit.config.errors import UserError
 from zerofit.models.frozen import FROZEN
@@ -34,7 +35,10 @@ def foreign_content(path: Path, *, trust: bool, optimizer: bool) -> Content:
         )
     tag = tag_directory(path) if path.is_dir() else None
     if tag is not None:
-        return _deepspeed(path, tag, trust, optimizer)
+        try:
+            return _deepspeed(path, tag, trust, optimizer)
+        except (TypeError, KeyError, ValueError, AttributeError, IndexError) as error:  # whatever a stranger wrote
+            raise UserError(f"{tag} holds other things than DeepSpeed writes: {shown(repr(error))}") from None
     kind_of(path)
     weights = stored_weights(path, trust)
     notes = ("it holds weights alone, so no optimizer is written",) if optimizer else ()
@@ -57,7 +61,9 @@ def _deepspeed(directory: Path, tag: Path, trust: bool, optimizer: bool) -> Cont
         weights |= _masters(model, states, weights)
         kept = _optimizer(model, states, optimizers[0], trust) if optimizer else None
     else:
-        notes.append(f"{tag} has no optimizer files: weights are those of {first.name}, and no optimizer is written")
+        notes.append(f"{tag} has no optimizer files: weights are those of {first.name}")
+        if model.get("optimizer") is not None and optimizer:
+            notes.append("the optimizer's state is numbered there, not named, and is left out")
     if kept is not None and not kept.schedule and model.get("lr_scheduler"):
         notes.append("the state of its learning rate's schedule is more than plain values, and is left out")
     step = model.get("global_steps")

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -14,7 +13,7 @@ from zerofit.checkpoint.canonical import CANONICAL, is_canonical, read_state_fil
 from zerofit.checkpoint.headers import read_header
 from zerofit.checkpoint.manifest import NAME, read_manifest, step_of, verify
 from zerofit.checkpoint.outside import leading_out, shown
-from zerofit.checkpoint.zero_names import ZeroDirectory, look_at
+from zerofit.checkpoint.zero_names import ZeroDirectory, dtypes, look_at
 from zerofit.config.errors import UserError
 from zerofit.config.schema import ZERO_STAGE
 from zerofit.models.frozen import FROZEN
@@ -164,15 +163,10 @@ def _tensors(files: Iterable[Path], faults: list[str]) -> list[Row]:
                 elements[tensor.dtype] += tensor.elements
         except (UserError, OSError) as error:
             faults.append(str(error))
-    return [("parameters", f"{elements.total():,}"), ("dtype", ", ".join(sorted(elements)) or "?")]
+    return [("parameters", f"{elements.total():,}"), ("dtype", dtypes(elements))]
 
 
 def _counted(tensors: Iterable[Tensor]) -> list[Row]:
     tensors = list(tensors)
-    kinds = sorted({str(one.dtype).removeprefix("torch.") for one in tensors})
-    return [("parameters", f"{sum(one.numel() for one in tensors):,}"), ("dtype", ", ".join(kinds) or "?")]
-
-
-def as_number(value: Any, most: int) -> int | None:
-    """A whole number from 1 to `most` that others wrote; null for anything else."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= most else None
+    kinds = dtypes(str(one.dtype).removeprefix("torch.") for one in tensors)
+    return [("parameters", f"{sum(one.numel() for one in tensors):,}"), ("dtype", kinds)]

@@ -7,9 +7,11 @@ the header gets room for the longest that it can become, data follows, and the h
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +75,7 @@ class Written:
 class Shards:
     """`STEM.safetensors` in a directory; above `limit` bytes `STEM-00001-of-00003.safetensors` ... and an index.
 
-    Usage: `write` each tensor, then `close`. Raises OSError where the drive is full.
+    Usage: `with Shards(...) as shards:`, `write` each tensor, then `close`. Raises OSError where the drive is full.
     """
 
     def __init__(
@@ -84,11 +86,18 @@ class Shards:
         self.files: list[_File] = []
         self.written = Written()
 
+    def __enter__(self) -> Shards:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.files:
+            self.files[-1].handle.close()  # where it was not closed before
+
     def write(self, name: str, value: Value, dtype: torch.dtype | None = None) -> None:
         """Append a tensor, cast to `dtype`; null: as it is. Each name comes once."""
         assert name in self.left, f"{name} was not announced, or comes again"
         dtype = dtype or value.dtype
-        elements = value.shape.numel()
+        elements = math.prod(value.shape)
         size = elements * dtype.itemsize
         if not self.files or (self.files[-1].size and self.files[-1].size + size > self.limit):
             self._close_last()
@@ -177,11 +186,22 @@ def room(names: Iterable[str]) -> int:
 
 
 def blocks(value: Value, dtype: torch.dtype) -> Iterator[memoryview]:
-    """The bytes of a tensor as `dtype`, BLOCK at most at a time; what is mapped from files is never whole in memory."""
+    """The bytes of a tensor as `dtype`, BLOCK at most at a time; what is mapped from files is never whole in memory.
+
+    A block is to be used before the next one is asked for: they share their memory.
+    """
     for piece in value.pieces() if isinstance(value, Spread) else (value.detach().contiguous().flatten(),):
         for part in piece.split(max(1, BLOCK // max(piece.element_size(), dtype.itemsize))):
+            if part.dtype != dtype or part.device.type != "cpu" or not part.is_contiguous():
+                part = _buffer(BLOCK)[: part.numel() * dtype.itemsize].view(dtype).copy_(part)
             if part.numel():
-                yield memoryview(part.to("cpu", dtype).contiguous().view(torch.uint8).numpy())
+                yield memoryview(part.view(torch.uint8).numpy())
+
+
+@cache
+def _buffer(size: int) -> Tensor:
+    """Bytes into which all blocks are cast: new ones each time would leave holes in the heap, as large as the model."""
+    return torch.empty(max(size, 16), dtype=torch.uint8)
 
 
 def digest(value: Value, dtype: torch.dtype | None = None) -> str:

@@ -6,6 +6,7 @@ there: memory holds what the system keeps of files, which it can drop.
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ def write_torch(content: Content, path: Path, dtype: torch.dtype, progress: Prog
         kept: dict[str, Any] = {"model": {}}
         for name, value in content.weights():
             kept["model"][name] = scratch.put(name, value, content.dtype_of(name, value, dtype))
-            scratch.written.elements += value.shape.numel()
+            scratch.written.elements += math.prod(value.shape)
             progress(1)
         lacking = [name for name in content.names if name not in kept["model"]]
         if lacking:
@@ -64,7 +65,7 @@ class _Scratch:
             for block in blocks(value, dtype):
                 state.update(block)
                 file.write(block)
-        elements = value.shape.numel()
+        elements = math.prod(value.shape)
         self.written.hashes[name] = state.hexdigest()
         self.written.size += elements * dtype.itemsize
         if not elements:

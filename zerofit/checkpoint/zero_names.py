@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,10 @@ def look_at(directory: Path, trust: bool) -> ZeroDirectory:
     _counts(found, model, states if isinstance(states, dict) else {})
     stage = _stage(model, parts=bool(parts), optimizers=bool(optimizers), states=states)
     found.stage = {None: "1 or 2", 0: "none"}.get(stage, str(stage))
-    _describe(found, model, three=stage == 3)
+    try:
+        _describe(found, model, three=stage == 3)
+    except (TypeError, AttributeError, ValueError) as error:  # whatever a stranger wrote
+        found.faults.append(f"it holds other things than DeepSpeed writes: {shown(repr(error))}")
     found.optimizer = bool(optimizers) or model.get("optimizer") is not None
     bf16 = _section(model, "bf16").get("enabled") is True
     front = re.split("zero_pp", optimizers[0])[0] if optimizers else "bf16_" if bf16 else ""
@@ -152,8 +155,15 @@ def _describe(found: ZeroDirectory, model: Mapping[str, Any], *, three: bool) ->
         shared = model.get("shared_params") or {}
         tensors = {name: one for name, one in module.items() if isinstance(one, Tensor)}
         own = [one for name, one in tensors.items() if name not in buffers and name not in shared]
-        found.parameters = sum(one.numel() for one in own)
-        found.dtype = ", ".join(sorted({shown(str(one.dtype).removeprefix("torch.")) for one in own})) or "?"
+        places = {(one.data_ptr(), one.shape): one for one in own}  # tied ones share their memory
+        found.parameters = sum(one.numel() for one in places.values())
+        found.dtype = dtypes(str(one.dtype).removeprefix("torch.") for one in own)
+
+
+def dtypes(names: Iterable[str]) -> str:
+    """Dtypes, by torch's names or those of safetensors, in our words."""
+    words = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "f32": "fp32", "f16": "fp16"}
+    return ", ".join(sorted({shown(words.get(name.lower(), name.lower())) for name in names})) or "?"
 
 
 def _section(model: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -228,7 +228,8 @@ def _said(content: Content, output: Path, written: Written, form: Form, dtype: D
     shown = str(output) if shown.startswith("..") else shown
     merged = ", adapters merged" if content.merged is not None else ""
     kept = ", with the optimizer" if content.optimizer is not None else ""
-    what = f"{written.elements:,} parameters in {dtype}{merged}{kept}: {amount(written.size)}, read back and compared"
+    count = f"{len(content.names)} tensors, {written.elements:,} elements in {dtype}"
+    what = f"{count}{merged}{kept}: {amount(written.size)}, read back and compared"
     after = f"zerofit train RECIPE init_from={shown}"
     if form == "hf":
         after = f"transformers' from_pretrained({shown!r})"

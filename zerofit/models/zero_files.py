@@ -156,12 +156,16 @@ class Spread:
         return torch.cat([*self.pieces()]).view(self.shape)
 
     def pieces(self) -> Iterator[Tensor]:
-        """Its elements, flat; at least one piece, which may be empty."""
+        """Its elements, flat; at least one piece, which may be empty. Raises UserError where there are too few."""
         left = math.prod(self.shape)
         for number, piece in enumerate(self.parts()):
             if left or not number:
                 yield piece.detach().flatten()[:left]
                 left = max(0, left - piece.numel())
+        if left:
+            raise UserError(
+                f"init_from: DeepSpeed's files lack {left} elements of a tensor of shape {tuple(self.shape)}"
+            )
 
     @property
     def dtype(self) -> torch.dtype:
