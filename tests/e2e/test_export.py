@@ -10,11 +10,13 @@ import torch
 from cli_runs import TINY, refused, result, steps, tiny, trained, zerofit
 from safetensors.torch import load_file
 
-from zerofit.checkpoint import export as exporting
+from zerofit.checkpoint.export import to_weights
+from zerofit.checkpoint.own import own_content
 from zerofit.launch import rundir
 from zerofit.models.build import build_model
 from zerofit.models.classifier import ImageClassifier
 from zerofit.models.placement import WholePlacement
+from zerofit.models.whole import describe_model
 from zerofit.plan.spec import RunSpec
 
 LORA = "model.lora={rank: 2, alpha: 8}"
@@ -74,10 +76,10 @@ def test_another_run_starts_from_an_export(run: Path, exported: tuple[Path, str]
     assert steps(again)[0]["loss"] != pytest.approx(steps(run)[0]["loss"], rel=1e-3)
 
 
-def test_an_older_checkpoint_in_shards(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exporting, "SHARD", 8000)
-    spec = rundir.load(run)
-    exporting.export(spec, run / "checkpoints" / "step-000003", tmp_path / "out")
+def test_an_older_checkpoint_in_shards(run: Path, tmp_path: Path) -> None:
+    spec, older = rundir.load(run), run / "checkpoints" / "step-000003"
+    content = own_content(describe_model(spec), older, merge=True, optimizer=False)
+    to_weights(content, tmp_path / "out", torch.float32, limit=8000)
     index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())["weight_map"]
     assert len(set(index.values())) > 1
     model = whole(spec, run / "checkpoints" / "step-000003" / "model.safetensors")

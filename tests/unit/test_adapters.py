@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,18 @@ import pytest
 import torch
 from pydantic import ValidationError
 from tiny_models import CPU, GPT2, QWEN3, VIT, build, pixels, tiny_spec
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from zerofit.config.errors import UserError
 from zerofit.config.schema import Recipe
 from zerofit.measure.flops import flops_per_image
-from zerofit.models.adapters import merge_adapters
 from zerofit.models.build import build_model
 from zerofit.models.classifier import ImageClassifier
+from zerofit.models.frozen import write_frozen
 from zerofit.models.placement import WholePlacement
+from zerofit.models.whole import all_weights, describe_model, names_of
 
 MODELS: dict[str, dict[str, Any]] = {
     "vit": {"kind": "vit", "shape": VIT},
@@ -87,12 +90,18 @@ def test_adapters_are_functions_of_seed_and_name() -> None:
     assert [key for key, _ in narrow.named_parameters() if ".lora_" in key] == [name, name.replace("lora_A", "lora_B")]
 
 
-def test_merged_weights_are_the_models_own(model: dict[str, Any]) -> None:
+def test_merged_weights_are_the_models_own(model: dict[str, Any], tmp_path: Path) -> None:
     adapted = with_random_adapters(model).eval()
+    assert adapted.frozen_hash is not None
+    write_frozen(tmp_path, adapted.frozen_hash, "a test")
     plain, logits = build(model).eval(), adapted(pixels()).detach()
     assert (plain(pixels()) - logits).abs().max() > 0.01 * logits.abs().max()
     parameters = {name: value.detach().clone() for name, value in adapted.named_parameters()}
-    plain.load_state_dict(merge_adapters(adapted))
+    held = {name: partial(Tensor.detach, value) for name, value in adapted.state_dict().items()}  # what was trained
+    described = describe_model(tiny_spec({**model, "lora": LORA}))
+    merged = {name: read() for name, read in all_weights(described, held, tmp_path, merged=True)}
+    assert merged.keys() == set(names_of(described, merged=True))
+    plain.load_state_dict(merged)
     assert (plain(pixels()) - logits).abs().max() < 1e-5 * logits.abs().max()
     for name, value in plain.named_parameters():
         layer = name.removesuffix(".weight")

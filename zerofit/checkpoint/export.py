@@ -85,10 +85,6 @@ def _whole(write: Callable[[], Written], part: Path, output: Path) -> Written:
         if error.filename is not None and not str(error.filename).startswith(str(part.parent)):
             raise  # of what is read
         raise UserError(f"{output} cannot be written: {error.strerror}") from None
-    except RuntimeError as error:  # torch.save's word for a full drive
-        if "PytorchStreamWriter" not in str(error) and "inline_container" not in str(error):
-            raise
-        raise UserError(f"{output} cannot be written: the drive is full, or fails") from None
     finally:
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)

@@ -6,6 +6,7 @@ there: memory holds what the system keeps of files, which it can drop.
 
 from __future__ import annotations
 
+import errno
 import math
 import shutil
 from collections.abc import Iterator
@@ -45,7 +46,10 @@ def write_torch(content: Content, path: Path, dtype: torch.dtype, progress: Prog
                 if name in content.optimizer.counts:
                     state[name]["step"] = torch.tensor(content.optimizer.counts[name], dtype=torch.float32)
             kept["optimizer"] = {"state": state, "param_groups": list(content.optimizer.groups)}
-        torch.save(kept, path)
+        try:
+            torch.save(kept, path)
+        except RuntimeError:  # "basic_ios::clear", "unexpected pos 640 vs 598": torch loses the system's word
+            raise OSError(errno.EIO, "the drive is full, or fails") from None
     sync(path)
     _read_back(path, scratch.written, progress)
     return scratch.written

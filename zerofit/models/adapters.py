@@ -1,4 +1,4 @@
-"""LoRA adapters, by peft, on linear layers of a model's blocks: where they are, their first values, and their merge.
+"""LoRA adapters, by peft, on linear layers of a model's blocks: where they are, and their first values.
 
 A linear layer `q_proj` becomes `q_proj.base_layer` with `q_proj.lora_A.default` and `q_proj.lora_B.default` beside it.
 Weights come under the names of the model without adapters, wherever they come from, and are renamed on their way; so
@@ -92,21 +92,6 @@ def with_adapters(
             nn.init.kaiming_uniform_(down, a=5**0.5)
         yield layer + DOWN, down
         yield layer + UP, torch.zeros(outputs, rank, device=device)
-
-
-def merge_adapters(model: nn.Module) -> dict[str, Tensor]:
-    """Every parameter and stored buffer of a model held whole, under its name without adapters, these merged in.
-
-    W + (alpha / rank) B A is written to the model's own weights, in their dtype; a model without adapters is left as
-    it is.
-    """
-    from peft.tuners.lora import Linear as LoraLinear
-
-    for module in model.modules():
-        if isinstance(module, LoraLinear):
-            module.merge()
-    named = {**model.state_dict(), **dict(model.named_parameters())}
-    return {name.replace(BASE, "."): value.detach() for name, value in named.items() if ".lora_" not in name}
 
 
 def _size(module: nn.Linear | Conv1D) -> tuple[int, int]:
