@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from starts import run_script
 from torch import Tensor
@@ -205,3 +206,33 @@ def test_transformers_loads_a_foreign_one_with_its_config(tmp_path: Path) -> Non
     assert found.dtype == torch.bfloat16
     right = {name: value.bfloat16() for name, value in model.state_dict().items()}
     assert differing(dict(found.state_dict()), right) == []
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft asks for it
+@pytest.mark.parametrize("rooted", [False, True])
+def test_peft_adapters_of_a_foreign_one_are_merged(tmp_path: Path, rooted: bool) -> None:
+    torch.manual_seed(0)
+    config = GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=8, vocab_size=20, tie_word_embeddings=True)
+    targets = {"target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True, "init_lora_weights": False}
+    lora = LoraConfig(r=2, lora_alpha=5, use_rslora=rooted, modules_to_save=["ln_f"], **targets)
+    model, source = get_peft_model(GPT2LMHeadModel(config), lora), tmp_path / "source"
+    with torch.no_grad():
+        model.base_model.model.transformer.ln_f.modules_to_save["default"].weight.mul_(2)
+    (source / TAG).mkdir(parents=True)
+    (source / "latest").write_text(TAG)
+    torch.save({"module": model.state_dict(), "buffer_names": []}, source / TAG / "mp_rank_00_model_states.pt")
+    with pytest.raises(UserError, match=r"--merge-lora needs peft's adapter_config.json in .*source: copy it there"):
+        convert(source / TAG, to="safetensors", weights_only=True, merge_lora=True, output=tmp_path / "out")
+    lora.save_pretrained(source)
+    convert(source / TAG, to="safetensors", weights_only=True, merge_lora=True, output=tmp_path / "out")
+    convert(source, to="safetensors", weights_only=True, output=tmp_path / "apart")
+    apart = load_file(tmp_path / "apart" / "model.safetensors")
+    assert differing(apart, model.state_dict()) == []
+    assert all(value.any() for name, value in apart.items() if ".lora_" in name)
+    found, right = load_file(tmp_path / "out" / "model.safetensors"), model.merge_and_unload().state_dict()
+    assert found.keys() == right.keys()
+    for name, value in right.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-6)
+    (source / "adapter_config.json").write_text(json.dumps({"lora_alpha": 5, "use_dora": True}))
+    with pytest.raises(UserError, match="has use_dora, which is not known here: merge with peft"):
+        convert(source, to="safetensors", weights_only=True, merge_lora=True, output=tmp_path / "other")

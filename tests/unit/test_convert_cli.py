@@ -54,7 +54,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor
         (("--to", "hf", "--output", "out.pth"), "--output out.pth: --to hf writes a directory"),
         (("--to", "pytorch", "--output", "taken.pth"), "taken.pth exists: name a new file with --output"),
         (("--to", "safetensors", "--output", "taken"), "taken exists: name a new directory with --output"),
-        (("--to", "pytorch", "--weights-only", "--merge-lora"), "lies outside of a run"),
+        (("--to", "pytorch", "--weights-only", "--merge-lora"), "--merge-lora needs peft's adapter_config.json in"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

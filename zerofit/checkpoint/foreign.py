@@ -13,6 +13,7 @@ from typing import Any
 from transformers.trainer import TRAINER_STATE_NAME
 
 from zerofit.checkpoint.content import Content, Optimizer, plain, value_of
+from zerofit.checkpoint.foreign_lora import merged
 from zerofit.checkpoint.outside import shown
 from zerofit.checkpoint.stream import Value
 from zerofit.config.errors import UserError
@@ -26,8 +27,8 @@ from zerofit.models.zero_states import STEP, ZeroStates, zero_states
 RANDOM = "rng_state*.pth"
 
 
-def foreign_content(path: Path, *, trust: bool, optimizer: bool) -> Content:
-    """What lies at `path`, a directory or a file. Raises UserError."""
+def foreign_content(path: Path, *, trust: bool, optimizer: bool, merge: bool = False) -> Content:
+    """What lies at `path`, a directory or a file; with `merge`, peft's adapters merged in. Raises UserError."""
     if (path / FROZEN).is_file():
         raise UserError(
             f"{path} holds what a run has trained alone, and lies outside of that run: give RUN or RUN@STEP, whose "
@@ -36,16 +37,27 @@ def foreign_content(path: Path, *, trust: bool, optimizer: bool) -> Content:
     tag = tag_directory(path) if path.is_dir() else None
     if tag is not None:
         try:
-            return _deepspeed(path, tag, trust, optimizer)
+            return _deepspeed(path, tag, trust, optimizer, merge)
         except (TypeError, KeyError, ValueError, AttributeError, IndexError) as error:  # whatever a stranger wrote
             raise UserError(f"{tag} holds other things than DeepSpeed writes: {shown(repr(error))}") from None
     kind_of(path)
     weights = stored_weights(path, trust)
+    if merge:
+        weights = merged(weights, beside(path))
     notes = ("it holds weights alone, so no optimizer is written",) if optimizer else ()
-    return Content(str(path), [*weights], lambda: _all(weights), made={"directory": str(path)}, notes=notes)
+    return Content(
+        str(path), [*weights], lambda: _all(weights), made={"directory": str(path)}, notes=notes, merged=_of(merge)
+    )
 
 
-def _deepspeed(directory: Path, tag: Path, trust: bool, optimizer: bool) -> Content:
+def beside(path: Path) -> Path:
+    """Where config files of a checkpoint lie: its directory; of a tag's, the one that holds the tag."""
+    if path.is_file() or any(path.glob("*_states.pt")):
+        return path.parent
+    return path
+
+
+def _deepspeed(directory: Path, tag: Path, trust: bool, optimizer: bool, merge: bool) -> Content:
     whole, parts, optimizers = (by_rank(tag, pattern) for pattern in (WHOLE, PART, OPTIMIZER))
     if parts and not optimizers:
         raise UserError(
@@ -66,9 +78,11 @@ def _deepspeed(directory: Path, tag: Path, trust: bool, optimizer: bool) -> Cont
             notes.append("the optimizer's state is numbered there, not named, and is left out")
     if kept is not None and not kept.schedule and model.get("lr_scheduler"):
         notes.append("the state of its learning rate's schedule is more than plain values, and is left out")
+    if merge:
+        weights = merged(weights, beside(directory))
     step = model.get("global_steps")
     counts = {"step": "global_steps", "samples": "global_samples"}
-    beside = [*directory.glob(RANDOM), *directory.glob(TRAINER_STATE_NAME)]
+    records = [*directory.glob(RANDOM), *directory.glob(TRAINER_STATE_NAME)]
     world = model.get("dp_world_size")
     return Content(
         source=str(directory),
@@ -79,10 +93,15 @@ def _deepspeed(directory: Path, tag: Path, trust: bool, optimizer: bool) -> Cont
         step=step if isinstance(step, int) else None,
         facts={"world_size": world} if isinstance(world, int) else {},
         position={name: model[key] for name, key in counts.items() if isinstance(model.get(key), int)},
-        files=sorted(path for path in beside if path.is_file() and not path.is_symlink()),
+        files=sorted(path for path in records if path.is_file() and not path.is_symlink()),
         made={"directory": str(directory)},
+        merged=_of(merge),
         notes=notes,
     )
+
+
+def _of(merge: bool) -> dict[str, Any] | None:
+    return {"adapters": "peft's"} if merge else None
 
 
 def _masters(model: Mapping[str, Any], states: ZeroStates, weights: Mapping[str, Reader]) -> dict[str, Reader]:

@@ -86,29 +86,29 @@ def as_transformers(content: Content, described: Described, dtype: torch.dtype) 
     )
 
 
-def with_config(content: Content, directories: list[Path], dtype: torch.dtype) -> Content:
-    """`content` under the names that it has, with the config.json that lies in one of `directories`. Raises UserError.
+def with_config(content: Content, directory: Path, dtype: torch.dtype) -> Content:
+    """`content` under the names that it has, with the config.json that lies in `directory`. Raises UserError.
 
     For checkpoints from elsewhere: what their names are of, only whoever wrote them knows.
     """
-    there = [directory / CONFIG for directory in directories if (directory / CONFIG).is_file()]
-    if not there:
+    path = directory / CONFIG
+    if not path.is_file():
         raise UserError(
-            f"--to hf needs the model's {CONFIG}, and there is none in {directories[0]}: copy there that of the model "
+            f"--to hf needs the model's {CONFIG}, and there is none in {directory}: copy there that of the model "
             "which was trained (save_pretrained writes it)"
         )
     try:
-        fields = json.loads(read_limited(there[0]))
+        fields = json.loads(read_limited(path))
         kind = fields["model_type"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise UserError(f"{there[0]} is no {CONFIG} of transformers: it has no model_type") from None
+        raise UserError(f"{path} is no {CONFIG} of transformers: it has no model_type") from None
     fields = {name: value for name, value in fields.items() if name != "torch_dtype"}
     fields["dtype"] = str(dtype).removeprefix("torch.")
 
     def write(path: Path) -> None:
         path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
 
-    note = f"names are as they were; {CONFIG}, of a {kind}, is that of {there[0].parent}"
+    note = f"names are as they were; {CONFIG}, of a {kind}, is that of {directory}"
     return replace(content, optimizer=None, config=write, notes=[*content.notes, note])
 
 

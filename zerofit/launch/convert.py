@@ -146,19 +146,19 @@ def source_of(asked: Path) -> Source:
 def _content(source: Source, form: Form, dtype: Dtype, *, optimizer: bool, merge: bool, trust: bool) -> Content:
     from zerofit.checkpoint.canonical import canonical_content, is_canonical
     from zerofit.checkpoint.export import DTYPES
-    from zerofit.checkpoint.foreign import foreign_content
+    from zerofit.checkpoint.foreign import beside, foreign_content
 
     if source.spec is None:
-        if merge:
-            raise UserError(f"--merge-lora: {source.path} lies outside of a run, so what its adapters are is not known")
+        if is_canonical(source.path) and merge:
+            raise UserError(f"--merge-lora: {source.path} is in the canonical form: convert the run that it is of")
         if is_canonical(source.path):
             content = canonical_content(source.path, optimizer=optimizer)
         else:
-            content = foreign_content(source.path, trust=trust, optimizer=optimizer)
+            content = foreign_content(source.path, trust=trust, optimizer=optimizer, merge=merge)
         if form == "hf":
             from zerofit.checkpoint.hf import with_config
 
-            content = with_config(content, [source.path, source.path.parent], DTYPES[dtype])
+            content = with_config(content, beside(source.path), DTYPES[dtype])
         return content
     from zerofit.checkpoint.own import own_content
     from zerofit.models.whole import describe_model
