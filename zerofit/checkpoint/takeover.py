@@ -47,6 +47,7 @@ def take_over(trainer: RunTrainer, checkpoint: Path) -> None:
     then = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
     for name in REMEMBERED:
         setattr(trainer.state, name, getattr(then, name))
+    trainer.engine.stand_at(trainer.model_wrapped, then.global_step)
     trainer._globalstep_last_logged = then.global_step  # else the first loss would be divided by all steps so far
     _draw_on(checkpoint)
 

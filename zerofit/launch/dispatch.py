@@ -81,17 +81,20 @@ def default_ranks(strategy: str, hardware: Hardware, train: Train | None = None)
     return next(fitting, most)
 
 
-def dispatch(plan: Plan, *, nproc: int | None, debug: bool, show: Callable[[Launch], None]) -> int:
+def dispatch(
+    plan: Plan, *, nproc: int | None, debug: bool, show: Callable[[Launch], None], hardware: Hardware | None = None
+) -> int:
     """Plan, start ranks, wait for them; `show` prints what came of it. Returns the exit code.
 
-    `plan` gets the hardware and the number of ranks that was asked for. Raises UserError, a rank's as well.
+    `plan` gets the hardware (null: what this machine offers) and the number of ranks that was asked for. Raises
+    UserError, a rank's as well.
     """
     world = environment.outer_world(os.environ)
     if world is not None:
         return outer.run(world, plan, nproc, debug, show)
     from zerofit.checkpoint import memory
 
-    hardware = detect()
+    hardware = hardware or detect()
     launch = plan(hardware, nproc)
     try:
         outcome = _run(launch, hardware)
@@ -102,7 +105,8 @@ def dispatch(plan: Plan, *, nproc: int | None, debug: bool, show: Callable[[Laun
         elif outcome.interrupted:
             print(launch.stopped(), file=sys.stderr)
         elif outcome.signal is not None:
-            print(f"ended by signal {outcome.signal}; logs: {launch.logs}", file=sys.stderr)
+            logs = f"; logs: {launch.logs}" if launch.run_dir.exists() else ""
+            print(f"ended by signal {outcome.signal}{logs}", file=sys.stderr)
         else:
             show(launch)
         return outcome.code

@@ -17,8 +17,13 @@ from zerofit.launch import failure, lifeline, ops_cache, rundir
 from zerofit.launch.environment import World, outer_world
 from zerofit.launch.listener import Listener
 from zerofit.launch.watchdog import Watchdog
+from zerofit.plan.hardware import cpu
+from zerofit.plan.on_cpu import on_cpu
 from zerofit.plan.spec import Hardware, RunSpec
 from zerofit.train.pulse import PULSE, Stopped
+
+REWRITTEN = "converted.json"
+"""In a run that `zerofit convert --to STRATEGY` has made: out of what."""
 
 
 class Evaluation(Section):
@@ -50,6 +55,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("run", type=Path, help="the run directory")
     parser.add_argument("--logs", type=Path, required=True, help="where rank-N.error.json goes")
     parser.add_argument("--resume", type=Path, metavar="CHECKPOINT", help="train on from this checkpoint")
+    parser.add_argument("--rewrite", type=Path, metavar="CHECKPOINT", help="write this checkpoint as the run's own")
     parser.add_argument("--evaluate", type=Path, metavar="FILE", help="evaluate what this evaluations/N.json asks for")
     return parser.parse_args(words)
 
@@ -67,7 +73,8 @@ def _work_in_group(arguments: argparse.Namespace, world: World) -> None:
             failure.write(arguments.logs, how)
         failure.leave(how.code)
 
-    listen(arguments, spec, world, end, again=False)
+    if arguments.rewrite is None:  # else nothing is to be saved on a signal: it ends the rank
+        listen(arguments, spec, world, end, again=False)
     try:
         work(arguments, spec, evaluation, world)
     except Stopped:
@@ -103,8 +110,13 @@ def leave_stopped() -> NoReturn:
 
 
 def read(arguments: argparse.Namespace) -> tuple[RunSpec, Evaluation | None]:
-    """The run's spec; with --evaluate as it is on the hardware of now, and what is asked for."""
+    """The run's spec; with --evaluate as it is on the hardware of now, and what is asked for.
+
+    With --rewrite as it is on this machine's CPU.
+    """
     spec = rundir.load(arguments.run)
+    if arguments.rewrite is not None:
+        return on_cpu(spec, cpu()), None
     if arguments.evaluate is None:
         return spec, None
     evaluation = Evaluation.model_validate_json(arguments.evaluate.read_text(encoding="utf-8"))
@@ -129,13 +141,24 @@ def work(arguments: argparse.Namespace, spec: RunSpec, evaluation: Evaluation | 
         stopped = error
     if world.rank == 0:
         end = {"exit": "finished" if stopped is None else "interrupted", "wall_s": round(time.monotonic() - started, 3)}
-        rundir.add_result(arguments.evaluate or spec.run_dir / "result.json", **body, **end)
+        rundir.add_result(_result_file(arguments, spec), **body, **end)
     if stopped is not None:
         raise stopped
 
 
+def _result_file(arguments: argparse.Namespace, spec: RunSpec) -> Path:
+    if arguments.rewrite is not None:
+        return spec.run_dir / REWRITTEN
+    return arguments.evaluate or spec.run_dir / "result.json"
+
+
 def _body(arguments: argparse.Namespace, spec: RunSpec, evaluation: Evaluation | None) -> dict[str, Any]:
     """What the task gives for the result file."""
+    if arguments.rewrite is not None:
+        from zerofit.tasks.rewriting import rewrite
+
+        rewrite(rundir.load(arguments.run), spec, arguments.rewrite)
+        return {}
     if evaluation is None:
         from zerofit.tasks import TASKS
 

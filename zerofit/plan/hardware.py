@@ -44,9 +44,7 @@ def detect() -> Hardware:
         raise UserError(f"ZEROFIT_DEVICE is {forced!r}: it takes cpu alone; unset it to use this machine's GPUs")
     gpus = [] if forced else _visible(_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
     if not gpus:
-        return Hardware(
-            device="cpu", count=1, name=_cpu_name(), memory_gib=_host_memory_gib(), capability=None, cpus=_cpus()
-        )
+        return cpu()
     smallest = min(gpus, key=lambda gpu: (gpu.memory_gib, gpu.capability))
     return Hardware(
         device="cuda",
@@ -55,6 +53,13 @@ def detect() -> Hardware:
         memory_gib=smallest.memory_gib,
         capability=min(gpu.capability for gpu in gpus),
         cpus=_cpus(),
+    )
+
+
+def cpu() -> Hardware:
+    """This machine's CPU, whatever else there is."""
+    return Hardware(
+        device="cpu", count=1, name=_cpu_name(), memory_gib=_host_memory_gib(), capability=None, cpus=_cpus()
     )
 
 

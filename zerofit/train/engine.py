@@ -72,6 +72,9 @@ class Engine(ABC):
     def restore(self, model: nn.Module, wrapped: nn.Module, optimizer: Any, state: TrainingState) -> None:
         """Put `state` in the place of the weights and of what the optimizer keeps; both as prepared. Collective."""
 
+    def stand_at(self, wrapped: nn.Module, step: int) -> None:
+        """Make the engine count on from `step` optimizer steps, after `restore`."""
+
     def settle(self, wrapped: nn.Module) -> None:
         """Bring weights to rest after forwards that no backward followed."""
 

@@ -141,6 +141,10 @@ class RunTrainer(Trainer):
 
         self.engine.take_writes(self.model_wrapped, add, self._deferred)
 
+    def save_now(self) -> None:
+        """Save where the run stands, step or no step: to be called once all is prepared. Collective."""
+        self._save_checkpoint(self.model_wrapped, None)
+
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._staging or self.args.output_dir)
 

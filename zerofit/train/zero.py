@@ -84,6 +84,10 @@ class Zero(Engine):
     def restore(self, model: nn.Module, wrapped: nn.Module, optimizer: Any, state: TrainingState) -> None:
         (restore_zero_3 if self.stage == 3 else restore_zero_1_2)(wrapped, state)
 
+    def stand_at(self, wrapped: nn.Module, step: int) -> None:
+        engine: Any = wrapped
+        engine.global_steps, engine.global_samples = step, step * self.spec.batches.global_batch
+
     def save_a_part(self, wrapped: nn.Module) -> None:
         engine: Any = wrapped
         for name in ("save_checkpoint", "_zero3_consolidated_16bit_state_dict"):
