@@ -57,6 +57,11 @@ def train(work: dict[str, Any]) -> dict[str, Any]:
     from zerofit.tasks import TASKS
     from zerofit.train.engine import WrongEngine
 
+    if work["rewrite"] is not None:
+        from zerofit.tasks.rewriting import rewrite
+
+        rewrite(spec, spec, Path(work["rewrite"]))
+        return {}
     if work["whole"]:
         resume = None if work["resume"] is None else Path(work["resume"])
         PULSE.__init__()  # type: ignore[misc]  # as a new process has it

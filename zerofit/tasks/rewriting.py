@@ -75,3 +75,4 @@ def rewrite(target: RunSpec, spec: RunSpec, checkpoint: Path) -> None:
         close(run.job.loader)
     if dist.get_rank() == 0:
         forget_after(target.run_dir / "metrics.jsonl", run.trainer.state.global_step)
+    dist.barrier()  # rank 0 holds the store by which the others hear of each other
