@@ -38,6 +38,8 @@ class Launch:
     """The directories made for a new run, deepest first; null for a run that was there before."""
     again: str | None = None
     """The command that goes on after an interruption; null where somebody else says it."""
+    module: str = "zerofit.launch.worker"
+    """What each rank runs."""
     steps: int | None = None
     """Optimizer steps in all; null for an evaluation."""
 
@@ -123,7 +125,7 @@ def _run(launch: Launch, hardware: Hardware) -> Outcome:
         print(f"removed the lock of a build that was killed: {lock}")
     print(launch.headline, flush=True)
     started = time.monotonic()
-    command = [sys.executable, "-m", "zerofit.launch.worker", *launch.worker_arguments]
+    command = [sys.executable, "-m", launch.module, *launch.worker_arguments]
     outcome = run_ranks(command, launch.ranks, launch.logs, environ)
     wall = round(time.monotonic() - started, 3)
     with suppress(OSError):  # a full drive is often the very reason; how the ranks ended is to be said all the same

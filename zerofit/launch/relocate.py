@@ -1,7 +1,8 @@
 """`zerofit convert SOURCE --to STRATEGY --world N`: training state for another strategy, or another number of ranks.
 
 Of a run comes a new run beside it, whose one checkpoint the target's own engine has written, on ranks of this
-machine's CPU: `zerofit train --resume` goes on with it as if it had been trained so. The source is only read.
+machine's CPU: `zerofit train --resume` goes on with it as if it had been trained so. Of another program's DeepSpeed
+checkpoint comes one that this program loads (relocate_zero.py). The source is only read.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from zerofit.launch import reference, rundir
 from zerofit.launch.dispatch import Launch, dispatch
 from zerofit.launch.environment import outer_world
 from zerofit.launch.recipe import override
+from zerofit.launch.relocate_zero import is_foreign, relocate_zero
 from zerofit.launch.replan import EARLIER, replan
 from zerofit.launch.worker import REWRITTEN
 from zerofit.plan.files import DEEPSPEED_FILE, RUN_FILE, write_spec
@@ -37,6 +39,8 @@ def relocate(source: Path, strategy: str, world: int | None, output: Path | None
     """
     _check(strategy, world)
     run, step = reference.split(source)
+    if step is None and not reference.is_run(run) and is_foreign(run):
+        return relocate_zero(run, strategy, world, output, debug=debug)
     before = rundir.load(run)
     checkpoint = _checkpoint(before.run_dir, run, step)
     step, facts = step_of(checkpoint) or 0, read_manifest(checkpoint).facts
@@ -51,7 +55,7 @@ def relocate(source: Path, strategy: str, world: int | None, output: Path | None
     check_free(output, before.run_dir)
     spec = _in(output, spec)
     part = output.with_name(f".{output.name}.part")
-    lock = _begin(part)
+    lock = begin(part)
     try:
         _lay_out(part, spec, before, step, {"from": str(checkpoint), "written_by": facts})
         launch = Launch(
@@ -152,7 +156,7 @@ def _in(output: Path, spec: RunSpec) -> RunSpec:
     return spec.model_copy(update={"run_dir": output, "recipe": recipe})
 
 
-def _begin(part: Path) -> int:
+def begin(part: Path) -> int:
     """Make the directory that becomes the output, empty; returns what holds it. Raises UserError."""
     try:
         part.mkdir(parents=True, exist_ok=True)
