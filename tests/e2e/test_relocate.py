@@ -109,3 +109,23 @@ def test_an_output_that_is_there_is_refused(cwd: Path) -> None:
         relocate(Path("runs/tiny"), "ddp", 1, Path("runs/tiny"))
     with pytest.raises(UserError, match="which is only read"):
         relocate(Path("runs/tiny"), "ddp", 1, Path("runs/tiny/other"))
+
+
+def test_a_directory_of_deepspeeds_files_alone(cwd: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = Path("runs/tiny/checkpoints/step-000003/global_step3")
+    before = contents(source)
+    assert relocate(source, "zero1", 1, Path("foreign")) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"{source}, written by zero2 on 2 ranks, is now foreign for zero1 on 1 rank; "
+        "go on with: engine.load_checkpoint('foreign')"
+    )
+    assert contents(source) == before
+    assert Path("foreign/latest").read_text() == "global_step3"
+    assert sorted(path.name for path in Path().iterdir() if path.name.startswith(".")) == []
+    states = [zero_states(one) for one in (source, Path("foreign/global_step3"))]
+    assert states[0].weights.keys() == states[1].weights.keys()
+    assert all(torch.equal(read(), states[1].weights[name]()) for name, read in states[0].weights.items())
+    with pytest.raises(UserError, match="there is nothing to do"):
+        relocate(source, "zero2", 2, Path("same"))
+    with pytest.raises(UserError, match="goes to zero1, zero2, zero3 alone"):
+        relocate(source, "ddp", 1, Path("same"))

@@ -2,7 +2,7 @@
 
     python raw_worker.py JOBS.json    # under `starts.run_script`; see `JOBS` for what each job is
 
-The model has a tied pair, a parameter of one element, odd sizes, frozen ones, a buffer, and two groups of weight decay.
+The model has a tied pair, a parameter of one element, odd sizes, frozen ones, a buffer, three groups of weight decay.
 """
 
 from __future__ import annotations
@@ -51,15 +51,17 @@ def odd(seed: int) -> Odd:
 
 
 def groups_of(model: nn.Module) -> list[list[str]]:
+    """Matrices, vectors, and what has one element, which of two ranks one alone holds."""
     trained = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
-    return [[name for name, one in trained if (one.ndim > 1) == decays] for decays in (True, False)]
+    kinds = [min(one.ndim, 2) if one.numel() > 1 else 0 for _, one in trained]
+    return [[name for (name, _), kind in zip(trained, kinds, strict=True) if kind == wanted] for wanted in (2, 1, 0)]
 
 
 def optimizer_of(model: nn.Module) -> torch.optim.AdamW:
     named = dict(model.named_parameters())
     groups = [
         {"params": [named[name] for name in names], "weight_decay": decay}
-        for names, decay in zip(groups_of(odd(0)), (0.05, 0.0), strict=True)
+        for names, decay in zip(groups_of(odd(0)), (0.05, 0.0, 0.01), strict=True)
     ]
     return torch.optim.AdamW(groups, lr=0.02)
 
@@ -114,7 +116,7 @@ def go_on(strategy: str, source: str) -> dict[str, Any]:
     _, client = engine.load_checkpoint(source)
     where = [engine.global_steps, engine.global_samples, schedule.last_epoch, engine.get_lr()]
     decays = [group["weight_decay"] for group in engine.optimizer.param_groups]
-    kept = {name: client[name] for name in ("epoch", "seen")}
+    kept = {name: client[name] for name in ("epoch", "seen", "best")}
     return {"losses": steps(engine, BEFORE, AFTER), "where": where, "decays": decays, "client": kept}
 
 
@@ -131,6 +133,7 @@ def restore(strategy: str, source: str, source_strategy: str | None, output: str
     from cases import VIT, plan, recipe
     from safetensors.torch import save_file
 
+    from zerofit.checkpoint.stream import write_tensors
     from zerofit.train.strategy import engine_for
 
     spec = plan(recipe(VIT, strategy), dist.get_world_size(), Path(output))
@@ -156,7 +159,9 @@ def restore(strategy: str, source: str, source_strategy: str | None, output: str
         product.restore(model, wrapped, optimizer, state)
         stored = {"optimizer": get_optimizer_state_dict(model, optimizer)}
         save(stored, storage_writer=FileSystemWriter(checkpoint / "optimizer_0"))
-        product.save_weights(wrapped, checkpoint)
+        weights = product.whole_weights(wrapped)
+        if weights is not None:
+            write_tensors(weights, checkpoint / "model.safetensors")
     else:
         wrapped = nn.parallel.DistributedDataParallel(model)
         optimizer = optimizer_of(model)

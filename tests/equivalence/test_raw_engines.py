@@ -1,4 +1,4 @@
-"""State of models that are not ours: tied, one-element, odd-sized and frozen parameters, two groups of weight decay.
+"""State of models that are not ours: tied, one-element, odd-sized and frozen parameters, three groups of weight decay.
 
 Engines are given a state and save it; DeepSpeed checkpoints of another program are written anew and go on there.
 """
@@ -120,9 +120,9 @@ def test_another_programs_checkpoint_is_its_own_again(outcomes: dict[str, Any], 
     assert furthest(found["losses"], right["losses"]) <= 1e-6
     assert right["losses"][0] != pytest.approx(right["before"][0], rel=0.01)
     rate = 0.02 / (1 + BEFORE / 5)
-    assert found["where"] == [BEFORE, BEFORE * 8, BEFORE, pytest.approx([rate, rate])]
-    assert found["decays"] == [0.05, 0.0]
-    assert found["client"] == {"epoch": 3, "seen": [1, 2]}
+    assert found["where"] == [BEFORE, BEFORE * 8, BEFORE, pytest.approx([rate] * 3)]
+    assert found["decays"] == [0.05, 0.0, 0.01]
+    assert found["client"] == {"epoch": 3, "seen": [1, 2], "best": None}
     assert len(found["losses"]) == AFTER
     assert different(bits(zero_states(base / "zero2/four")), bits(zero_states(base / target / "four"))) == []
     before, after = (zero_weights(base / name / "four", trust=False) for name in ("zero2", target))

@@ -58,8 +58,7 @@ class RunStore:
     A rank waits for the slowest at most `limit`: then the run ends with `Unanswered`.
     """
 
-    @staticmethod
-    def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    def write_tensors(self, tensors: Mapping[str, Tensor], path: Path) -> None:
         """As `Store.write_tensors` promises."""
         write_tensors(tensors, path)
 

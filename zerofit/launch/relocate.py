@@ -120,7 +120,7 @@ def _planned(run: Path, before: RunSpec, strategy: str, world: int | None) -> Ru
     """The run under the target; GPUs that it was planned for need not be here. Raises UserError."""
     recipe = before.recipe
     ranks = world or (1 if strategy == "single" else before.batches.ranks)
-    asked = recipe if strategy == recipe.strategy.name else override(recipe, [f"strategy={strategy}"])
+    asked = recipe if strategy == recipe.strategy.name else override(recipe, _words(recipe, strategy))
     hardware = before.hardware
     if hardware.device == "cuda":
         hardware = hardware.model_copy(update={"count": max(hardware.count, ranks)})
@@ -133,6 +133,16 @@ def _planned(run: Path, before: RunSpec, strategy: str, world: int | None) -> Ru
     if "nvme" in (asked.strategy.offload.optimizer, asked.strategy.offload.params):
         raise UserError(f"--to {strategy}: {run} offloads to NVMe, whose files DeepSpeed writes where they are alone")
     return spec
+
+
+def _words(recipe: Recipe, strategy: str) -> list[str]:
+    """Overrides that name the strategy, and drop what it cannot have."""
+    words = [f"strategy={strategy}"]
+    if recipe.strategy.deepspeed is not None and strategy not in ZERO_STAGE:
+        words.append("strategy.deepspeed=null")
+    if recipe.strategy.compile and ZERO_STAGE.get(strategy) == 3:
+        words.append("strategy.compile=false")
+    return words
 
 
 def _fitting(recipe: Recipe, ranks: int) -> Recipe:

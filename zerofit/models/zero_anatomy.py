@@ -23,9 +23,11 @@ OWN = frozenset(
     (
         *("module", "buffer_names", "optimizer", "param_shapes", "frozen_param_shapes", "shared_params"),
         *("frozen_param_fragments", "lr_scheduler", "skipped_steps", "global_steps", "global_samples"),
-        *("dp_world_size", "mp_world_size", "ds_config", "ds_version", "checkpoint_parallel_dims"),
+        *("dp_world_size", "mp_world_size", "ds_config", "ds_version", "checkpoint_parallel_dimensions"),
     )
 )
+UNUSED = (("data_sampler", None), ("random_ltd", None))
+"""What DeepSpeed says of its own where a program does not use them; their states are kept as the program's."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ def zero_anatomy(tag: Path) -> ZeroAnatomy:
     if len(dtypes) > 1:
         raise UserError(f"{first}: parameters of {', '.join(sorted(map(str, dtypes)))} side by side are not converted")
     _check_moments(optimizers[0], state, base)
-    stored = zero_weights(tag, trust=False) if len(parameters) > len(trained) else {}
+    held = [name for name in parameters if name not in trained]
+    stored = zero_weights(tag, trust=False) if parts and held else {name: _given(module[name]) for name in held}
     given = model.get("ds_config")
     config = given if isinstance(given, dict) else {}
     return ZeroAnatomy(
@@ -107,17 +110,21 @@ def zero_anatomy(tag: Path) -> ZeroAnatomy:
         buffers=buffers,
         order=list(module),
         shared=shared,
-        frozen={name: stored[name] for name in parameters if name not in trained},
+        frozen={name: stored[name] for name in held},
         groups=[[name for piece in group for name in piece] for group in cut],
         settings=[{key: value for key, value in one.items() if key != "params"} for one in base["param_groups"]],
         kept=[_kept(base["state"].get(start, {})) for start in starts],
         dtype=dtypes.pop(),
         schedule=model.get("lr_scheduler"),
         counters={key: model.get(key) or 0 for key in ("global_steps", "global_samples", "skipped_steps")},
-        client={key: value for key, value in model.items() if key not in OWN and value is not None},
+        client={key: value for key, value in model.items() if key not in OWN and (key, value) not in UNUSED},
         config=config,
         clip=state.get("clip_grad", config.get("gradient_clipping")),
     )
+
+
+def _given(value: Tensor) -> Reader:
+    return lambda: value
 
 
 def _kept(of_group: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from zerofit.checkpoint.manifest import read_manifest
 from zerofit.checkpoint.store import RunStore
-from zerofit.checkpoint.takeover import is_native
 from zerofit.config.errors import UserError
 from zerofit.data.loader import close
 from zerofit.plan.spec import RunSpec
 from zerofit.tasks.online import prepare
 from zerofit.train.callbacks import Ready, forget_after
-from zerofit.train.job import Store
+from zerofit.train.job import Part, Store
+from zerofit.train.writes import Writes
 
 
 class _Written(Exception):
@@ -36,11 +37,11 @@ class _Once:
         self.store, self.before = store, before
 
     def commit(
-        self, step: int, value: float | None, parts: Sequence[Callable[[Path], None]], *, size: int, last: bool
+        self, step: int, value: float | None, parts: Sequence[Part], *, size: int, last: bool
     ) -> None:
         """As `Store.commit` promises."""
 
-        def draw_on(staging: Path) -> None:
+        def draw_on(staging: Path, _: Writes) -> None:
             # Where there are as many ranks they are the run's own: a CPU alone could not write those of GPUs.
             ranks = dist.get_world_size()
             if read_manifest(self.before).facts["world_size"] == ranks:
@@ -52,13 +53,20 @@ class _Once:
         except UserError as error:
             raise UserError(str(error).partition("; ")[0]) from None  # what follows speaks of training
 
+    def write_tensors(self, tensors: Mapping[str, Tensor], path: Path) -> None:
+        """As `Store.write_tensors` promises."""
+        self.store.write_tensors(tensors, path)
+
+    def finish(self) -> None:
+        """As `Store.finish` promises."""
+        self.store.finish()
+
 
 def rewrite(target: RunSpec, spec: RunSpec, checkpoint: Path) -> None:
     """Write `checkpoint`, of any engine, into the run `target` as its own would. Collective.
 
     `spec` is `target` as this machine can hold it. Raises UserError where the checkpoint cannot be read or written.
     """
-    assert not is_native(checkpoint, spec), "there is nothing to take over"
     run = prepare(spec, torch.device("cpu"), _Once(RunStore(target), checkpoint), checkpoint)
 
     def write() -> None:

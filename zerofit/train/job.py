@@ -34,8 +34,7 @@ class Job(Protocol):
 class Store(Protocol):
     """Where checkpoints are committed."""
 
-    @staticmethod
-    def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    def write_tensors(self, tensors: Mapping[str, Tensor], path: Path) -> None:
         """Write a safetensors file."""
 
     def commit(self, step: int, value: float | None, parts: Sequence[Part], *, size: int, last: bool) -> None:

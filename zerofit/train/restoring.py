@@ -62,6 +62,8 @@ class Piece:
 
     def copy(self, flat: Tensor, read: Reader) -> None:
         """Into the shard; what pads it is left. Of a tensor in several places only what is wanted is read."""
+        if self.length == 0:
+            return
         passed, last = 0, self.first + self.length
         for part in read.pieces() if isinstance(read, Spread) else (read().flatten(),):
             first, end = max(self.first, passed), min(last, passed + part.numel())
@@ -82,10 +84,12 @@ def restore_zero_1_2(engine: Any, state: TrainingState) -> None:
     for flat, group in zip(shards, groups, strict=True):
         pieces = []
         for parameter in group:
-            mapping = parameter._hp_mapping
-            if mapping is not None:  # this rank holds some of it
+            name, mapping = names[id(parameter)], parameter._hp_mapping
+            if mapping is None:  # this rank holds none of it; where it holds nothing else, its padding has a state too
+                pieces.append(Piece(name, 0, 0, 0))
+            else:
                 here, there = mapping.lp_fragment_address, mapping.hp_fragment_address
-                pieces.append(Piece(names[id(parameter)], here.start, here.numel, there.start))
+                pieces.append(Piece(name, here.start, here.numel, there.start))
         restore_flat(zero.optimizer, flat, pieces, state)
     zero.update_lp_params()
     if state.loss_scale is not None and not isinstance(zero, BF16_Optimizer):
