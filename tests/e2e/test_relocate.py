@@ -127,5 +127,5 @@ def test_a_directory_of_deepspeeds_files_alone(cwd: Path, capsys: pytest.Capture
     assert all(torch.equal(read(), states[1].weights[name]()) for name, read in states[0].weights.items())
     with pytest.raises(UserError, match="there is nothing to do"):
         relocate(source, "zero2", 2, Path("same"))
-    with pytest.raises(UserError, match="goes to zero1, zero2, zero3 alone"):
-        relocate(source, "ddp", 1, Path("same"))
+    with pytest.raises(UserError, match="goes to zero1, zero2, zero3, single, ddp alone"):
+        relocate(source, "fsdp2", 1, Path("same"))

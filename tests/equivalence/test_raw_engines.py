@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 from cases import furthest
-from raw_worker import AFTER, BEFORE, given, groups_of, odd
+from raw_worker import AFTER, BEFORE, given, groups_of, odd, optimizer_of
 from starts import run_script
 from torch import Tensor
 
+from zerofit.launch.relocate import relocate
 from zerofit.models.zero_files import zero_weights
 from zerofit.models.zero_states import zero_states
 
@@ -130,3 +131,27 @@ def test_another_programs_checkpoint_is_its_own_again(outcomes: dict[str, Any], 
     assert {name: read().shape for name, read in before.items()} == {name: read().shape for name, read in after.items()}
     assert [name for name, read in before.items() if not torch.equal(read(), after[name]())] == []
     assert {"head.weight", "embed.weight", "shift", "frozen.weight"} < before.keys()
+
+
+@pytest.mark.parametrize("written", ["zero2", "zero3"])
+def test_it_goes_on_without_deepspeed(outcomes: dict[str, Any], tmp_path: Path, written: str) -> None:
+    assert relocate(outcomes["base"] / written, "single", None, tmp_path / "state.pt") == 0
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert (state["global_steps"], state["client_state"]["seen"]) == (BEFORE, [1, 2])
+    model = odd(4)
+    optimizer = optimizer_of(model)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step / 5))
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    schedule.load_state_dict(state["lr_scheduler"])
+    losses = []
+    for step in range(BEFORE, BEFORE + AFTER):
+        tokens = torch.randint(11, (8, 6), generator=torch.Generator().manual_seed(step))
+        loss = torch.nn.functional.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([one for one in model.parameters() if one.requires_grad], 0.5)
+        optimizer.step()
+        schedule.step()
+    assert furthest(losses, outcomes["zero2"]["losses"]) <= 1e-6

@@ -1,7 +1,8 @@
 """`zerofit convert DIR --to zero1|zero2|zero3`: a DeepSpeed checkpoint that another program has written.
 
 DIR holds `latest` and the directory that it names, or is that directory. The program loads the result as its own:
-`engine.load_checkpoint(OUTPUT)`, on as many ranks as were asked for.
+`engine.load_checkpoint(OUTPUT)`, on as many ranks as were asked for. `--to single` and `--to ddp` make one file of
+torch (models/zero_plain.py).
 
     python -m zerofit.launch.relocate_zero TAG STAGE OUTPUT --logs LOGS    # one rank, under `run_ranks`
 """
@@ -19,6 +20,7 @@ from zerofit.launch import failure, lifeline, ops_cache
 from zerofit.launch.environment import outer_world
 
 TARGETS = ("zero1", "zero2", "zero3")
+PLAIN = ("single", "ddp")
 
 
 def is_foreign(directory: Path) -> bool:
@@ -33,12 +35,14 @@ def relocate_zero(source: Path, strategy: str, world: int | None, output: Path |
     from zerofit.launch.relocate import begin, check_free, how
     from zerofit.plan.hardware import cpu
 
-    if strategy not in TARGETS:
+    if strategy not in (*TARGETS, *PLAIN):
         raise UserError(
             f"--to {strategy}: {source} was written by another program's DeepSpeed, whose training state goes to "
-            f"{', '.join(TARGETS)} alone; its weights begin any run: init_from: {source}"
+            f"{', '.join((*TARGETS, *PLAIN))} alone; its weights begin any run: init_from: {source}"
         )
     tag, stage, ranks = _what(source)
+    if strategy in PLAIN:
+        return _plain(source, tag, how(f"zero{stage}", ranks), strategy, output)
     was, now = how(f"zero{stage}", ranks), how(strategy, world or ranks)
     if was == now:
         raise UserError(f"{source} was written by {was} already: there is nothing to do")
@@ -70,6 +74,27 @@ def relocate_zero(source: Path, strategy: str, world: int | None, output: Path |
         shutil.rmtree(part, ignore_errors=True)
         os.close(lock)
     return code
+
+
+def _plain(source: Path, tag: Path, was: str, strategy: str, output: Path | None) -> int:
+    """One file, whatever the number of ranks: all of them hold the same. Raises UserError."""
+    from zerofit.launch.relocate import check_free
+    from zerofit.models.zero_plain import write_plain
+
+    whole = source.expanduser().absolute()
+    output = (output or whole.with_name(f"{whole.name}-{strategy}.pt")).expanduser().absolute()
+    check_free(output, whole)
+    if output.is_dir():
+        raise UserError(f"--output {output} is a directory: name the file to write")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_plain(tag, output)
+    except (OSError, RuntimeError) as error:  # torch.save says of a full drive "unexpected pos"
+        why = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+        raise UserError(f"{output} cannot be written: {why}") from None
+    there = os.path.relpath(output)
+    print(f"{source}, written by {was}, is now {there}; go on with: torch.load({there!r})['model'] and ['optimizer']")
+    return 0
 
 
 def _what(source: Path) -> tuple[Path, int, int]:
