@@ -66,8 +66,8 @@ def optimizer_of(model: nn.Module) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=0.02)
 
 
-def deepspeed_of(strategy: str, seed: int) -> tuple[Any, Any]:
-    """The program's engine and schedule."""
+def deepspeed_of(strategy: str, seed: int, low: bool = False) -> tuple[Any, Any]:
+    """The program's engine and schedule; `low`: in bf16, with gradients added up in float32."""
     import deepspeed
 
     model = odd(seed)
@@ -81,6 +81,8 @@ def deepspeed_of(strategy: str, seed: int) -> tuple[Any, Any]:
         "gradient_clipping": 0.5,
         "steps_per_print": sys.maxsize,
     }
+    if low:
+        config |= {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}
     engine = deepspeed.initialize(
         model=model, optimizer=optimizer, lr_scheduler=schedule, config=config, dist_init_required=False
     )[0]
@@ -102,17 +104,17 @@ def steps(engine: Any, first: int, count: int) -> list[float]:
     return losses
 
 
-def train(strategy: str, output: str) -> dict[str, Any]:
+def train(strategy: str, output: str, low: bool = False) -> dict[str, Any]:
     """Save amid training, and train on."""
-    engine, _ = deepspeed_of(strategy, seed=1)
+    engine, _ = deepspeed_of(strategy, 1, low)
     before = steps(engine, 0, BEFORE)
     engine.save_checkpoint(output, tag="four", client_state={"epoch": 3, "seen": [1, 2], "best": None})
     return {"before": before, "losses": steps(engine, BEFORE, AFTER)}
 
 
-def go_on(strategy: str, source: str) -> dict[str, Any]:
+def go_on(strategy: str, source: str, low: bool = False) -> dict[str, Any]:
     """Load what is the program's own, as it thinks, and train on."""
-    engine, schedule = deepspeed_of(strategy, seed=2)
+    engine, schedule = deepspeed_of(strategy, 2, low)
     _, client = engine.load_checkpoint(source)
     where = [engine.global_steps, engine.global_samples, schedule.last_epoch, engine.get_lr()]
     decays = [group["weight_decay"] for group in engine.optimizer.param_groups]
