@@ -70,7 +70,7 @@ def convert(
         _refuse(given, ("--weights-only", "--dtype", "--merge-lora"), f"--to {to} keeps the whole state as it is")
         from zerofit.launch.relocate import relocate
 
-        return relocate(asked, to, world, output, debug)
+        return relocate(asked, to, world, output, debug=debug)
     _refuse(given, ("--world",), f"--to {to} is of no world size")
     form: Form = to  # type: ignore[assignment]
     kind = _dtype(dtype)

@@ -36,9 +36,7 @@ class _Once:
     def __init__(self, store: Store, before: Path) -> None:
         self.store, self.before = store, before
 
-    def commit(
-        self, step: int, value: float | None, parts: Sequence[Part], *, size: int, last: bool
-    ) -> None:
+    def commit(self, step: int, value: float | None, parts: Sequence[Part], *, size: int, last: bool) -> None:
         """As `Store.commit` promises."""
 
         def draw_on(staging: Path, _: Writes) -> None:
