@@ -51,9 +51,10 @@ def train(
         Path | None,
         typer.Option(
             "--resume",
-            metavar="RUN[@STEP]",
+            metavar="RUN[@STEP]|DIR",
             help="Go on with this run or job from its newest checkpoint, or with a run from that of STEP "
-            "(also RUN/checkpoints/step-000500).",
+            "(also RUN/checkpoints/step-000500). With a recipe: begin a run that goes on from DIR, a DeepSpeed "
+            "checkpoint of another program.",
         ),
     ] = None,
     from_stage: Annotated[
@@ -71,7 +72,8 @@ def train(
         typer.Option("--stage", min=1, metavar="N", help="That stage alone; under torchrun or srun one a launch."),
     ] = None,
     trust: Annotated[
-        bool, typer.Option("--trust", help="Let a pickle that init_from names run the code that it asks for.")
+        bool,
+        typer.Option("--trust", help="Let pickles of init_from, or of --resume DIR, run the code that they ask for."),
     ] = False,
     auto_resume: Annotated[
         int,

@@ -131,15 +131,19 @@ def plain_ddp() -> Iterator[None]:
 
 @contextmanager
 def saved_as_taken_over() -> Iterator[None]:
-    """Write a checkpoint right after the state of another engine's was taken over."""
-    from zerofit.checkpoint import takeover
+    """Write a checkpoint right after the state of another engine's, or of another program's, was taken over."""
+    from zerofit.checkpoint import foreign_resume, takeover
     from zerofit.tasks import online
 
     def take_over(trainer: Any, checkpoint: Path) -> None:
         takeover.take_over(trainer, checkpoint)
         trainer._save_checkpoint(trainer.model_wrapped, None)
 
-    with patch.object(online, "take_over", take_over):
+    def take_up(trainer: Any) -> None:
+        foreign_resume.take_up(trainer)
+        trainer._save_checkpoint(trainer.model_wrapped, None)
+
+    with patch.object(online, "take_over", take_over), patch.object(online, "take_up", take_up):
         yield
 
 

@@ -46,6 +46,7 @@ def replan(run: Path, old: RunSpec, asked: Recipe, hardware: Hardware, ranks: in
         ranks=ranks,
         run_dir=old.run_dir,
         origin=old.origin,
+        origin_step=old.origin_step,
         trust=old.trust,
     )
 
@@ -70,10 +71,11 @@ def put_in_place(new: RunSpec, step: int) -> None:
 
 def said(facts: Mapping[str, Any], new: RunSpec, step: int) -> str:
     """What goes on how, in a line; `facts` are those in the checkpoint's manifest."""
-    before = _how(facts["strategy"], facts["world_size"])
-    now = _how(new.recipe.strategy.name, new.batches.ranks)
+    before = how(facts["strategy"], facts["world_size"])
+    now = how(new.recipe.strategy.name, new.batches.ranks)
     return f"goes on from step {step}: what {before} wrote is taken over by {now}"
 
 
-def _how(strategy: str, ranks: int) -> str:
+def how(strategy: str, ranks: int) -> str:
+    """`ddp on 2 ranks`."""
     return f"{strategy} on {ranks} {'rank' if ranks == 1 else 'ranks'}"

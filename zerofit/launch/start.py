@@ -16,6 +16,7 @@ from zerofit.launch.course import Course, find
 from zerofit.launch.dispatch import Launch, default_ranks, dispatch
 from zerofit.launch.environment import outer_world
 from zerofit.launch.recipe import override
+from zerofit.launch.reference import is_run, split
 from zerofit.launch.replan import put_in_place, replan, said
 from zerofit.launch.restarts import Restarts
 from zerofit.plan.build import make_plan
@@ -39,7 +40,9 @@ def train(
     """Train the recipe `source` (a name or a path) or go on with the run `resume`. Returns the exit code.
 
     Of a recipe with stages all, those from number `from_stage` on, or number `stage` alone; numbers are from 1.
-    `trust` lets pickles that `init_from` names run any code. Where a rank crashes, go on up to `auto_resume` times.
+    `resume` may be another program's DeepSpeed checkpoint, with a recipe: a new run goes on from there. `trust` lets
+    pickles that `init_from` names, or such a checkpoint's, run any code. Where a rank crashes, go on up to
+    `auto_resume` times.
     Raises UserError before anything is written where the recipe, the data or the hardware do not allow the run.
     """
     from zerofit.launch import stages
@@ -64,6 +67,12 @@ def train(
         if launches:
             return go_on(launches[0].run_dir, None, (), hardware, ranks, anew=True)
         if resume is not None:
+            if is_foreign(resume, source):
+                if source is None:
+                    raise UserError(
+                        f"--resume: {resume} is no run of zerofit: name the recipe that it goes on with, too"
+                    )
+                return begin(load_recipe(source, overrides), hardware, ranks, trust=trust, resume=resume)
             if trust:
                 raise UserError(f"--trust: {resume} goes on as it was started; leave it out")
             return go_on(resume, source, overrides, hardware, ranks)
@@ -86,24 +95,43 @@ def train(
     return code
 
 
-def begin(recipe: Recipe, hardware: Hardware, ranks: int | None, *, trust: bool = False) -> Launch:
-    """A new run. Raises UserError."""
+def begin(
+    recipe: Recipe, hardware: Hardware, ranks: int | None, *, trust: bool = False, resume: Path | None = None
+) -> Launch:
+    """A new run; with `resume` it goes on from another program's DeepSpeed checkpoint. Raises UserError."""
     from zerofit.tasks import TASKS
 
     assert recipe.name is not None, "load_recipe names the recipe"
     facts = TASKS[recipe.task].describe(recipe)
     ranks = ranks or default_ranks(recipe.strategy.name, hardware, recipe.train)
     hoped = next(rundir.candidates(recipe.name, recipe.run_dir))
-    origin = None
-    if recipe.init_from is not None:
+    origin, origin_step, lines = None, None, list[str]()
+    if resume is not None:
+        from zerofit.launch import foreign
+
+        origin, origin_step = foreign.resolve(resume, recipe, trust)
+    elif recipe.init_from is not None:
         from zerofit.launch.origin import resolve
 
         origin = resolve(recipe.init_from)
-    spec = make_plan(recipe, facts=facts, hardware=hardware, ranks=ranks, run_dir=hoped, origin=origin, trust=trust)
+    spec = make_plan(
+        recipe,
+        facts=facts,
+        hardware=hardware,
+        ranks=ranks,
+        run_dir=hoped,
+        origin=origin,
+        origin_step=origin_step,
+        trust=trust,
+    )
+    if origin_step is not None:
+        lines = foreign.check(spec)
     run_dir, made = rundir.make(recipe.name, recipe.run_dir)
     lock = rundir.claim(run_dir)
     spec = spec.model_copy(update={"run_dir": run_dir})
     write_spec(spec)
+    for line in lines:
+        print(line)
     return _launch(spec, lock, (), made)
 
 
@@ -122,7 +150,6 @@ def go_on(
     where it was interrupted (features that were extracted by then are kept), or with `anew`. Raises UserError.
     """
     from zerofit.checkpoint.manifest import read_manifest, step_of
-    from zerofit.launch.reference import split
 
     run, step = split(run)
     before = rundir.load(run)
@@ -133,6 +160,7 @@ def go_on(
     lock = rundir.claim(spec.run_dir)
     try:
         checkpoint = _checkpoint_of(run, step, spec, anew)
+        lines = _from_origin(spec) if checkpoint is None else []
     except BaseException:
         os.close(lock)
         raise
@@ -142,7 +170,30 @@ def go_on(
         put_in_place(spec, at)
         if checkpoint is not None:
             print(said(read_manifest(checkpoint).facts, spec, at))
+    for line in lines:
+        print(line)
     return _launch(spec, lock, () if checkpoint is None else ("--resume", str(checkpoint)))
+
+
+def is_foreign(asked: Path, source: str | None) -> bool:
+    """Whether --resume names no run or checkpoint of one, but a directory that another program may have written.
+
+    Without a recipe `source` only one with DeepSpeed's files is.
+    """
+    run, _ = split(asked)
+    directory = asked.expanduser()
+    if is_run(run) or not directory.is_dir():
+        return False
+    return source is not None or (directory / "latest").is_file() or any(directory.glob("*_states.pt"))
+
+
+def _from_origin(spec: RunSpec) -> list[str]:
+    """What is said of a run that begins at another program's checkpoint, once more. Raises UserError."""
+    if spec.origin_step is None:
+        return []
+    from zerofit.launch import foreign
+
+    return foreign.check(spec)
 
 
 def _checkpoint_of(run: Path, step: int | None, spec: RunSpec, anew: bool) -> Path | None:
@@ -159,7 +210,8 @@ def _checkpoint_of(run: Path, step: int | None, spec: RunSpec, anew: bool) -> Pa
         checkpoint: Path | None = exact(spec.run_dir, step, lambda one: f"--resume {run}@{one}")
     else:
         checkpoint = newest(spec.run_dir / "checkpoints", tell)
-    if checkpoint is None and not anew and rundir.exit_of(spec.run_dir) != "interrupted":
+    begun = anew or spec.origin_step is not None  # what it goes on from is there all the same
+    if checkpoint is None and not begun and rundir.exit_of(spec.run_dir) != "interrupted":
         raise UserError(f"{run} has no complete checkpoint to go on from: train anew")
     at = 0 if checkpoint is None else step_of(checkpoint) or 0
     ended = step is None and rundir.has_finished(spec.run_dir)  # who names an earlier step wants it trained again

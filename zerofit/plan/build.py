@@ -30,9 +30,12 @@ def make_plan(
     ranks: int,
     run_dir: Path,
     origin: Path | None = None,
+    origin_step: int | None = None,
     trust: bool = False,
 ) -> RunSpec:
     """The resolved run of `recipe` on `ranks` ranks; `origin` is what its `init_from` has been found to name.
+
+    With `origin_step` training goes on from there, at that step.
 
     Raises UserError, one line, where the recipe cannot run so: see `_check_strategy`, and the functions called.
     """
@@ -51,6 +54,7 @@ def make_plan(
         precision=precision,
         shape=resolve_shape(recipe.model),
         origin=origin,
+        origin_step=origin_step,
         trust=trust,
         deepspeed=make_deepspeed(recipe, batches, precision, hardware),
         versions=versions(),

@@ -92,6 +92,9 @@ class RunSpec(Section):
     origin: Path | None = None
     """Where weights are read from: a checkpoint's directory or a file, absolute (`init_from`, resolved); null: from
     `model.pretrained`, or fresh."""
+    origin_step: int | None = None
+    """The step at which the run goes on from `origin`, a DeepSpeed checkpoint of another program, with its optimizer
+    (`--resume DIR`); null: a new training."""
     trust: bool = False
     """Whether pickles in `origin` may be read that need more than tensors and plain values (`--trust`)."""
     deepspeed: dict[str, Any] | None

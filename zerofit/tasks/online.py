@@ -13,6 +13,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zerofit.checkpoint.foreign_resume import take_up
 from zerofit.checkpoint.store import RunStore
 from zerofit.checkpoint.takeover import take_over
 from zerofit.data.augment import Augmenter
@@ -171,6 +172,8 @@ def prepare(spec: RunSpec, device: torch.device, store: Store, resume: Path | No
         engine.begin(trainer.model_wrapped)
         if resume is not None:
             take_over(trainer, resume)
+        if resume is None and spec.origin_step is not None:
+            take_up(trainer)
 
     trainer.add_callback(Ready(ready))
     records = Records(
