@@ -30,7 +30,8 @@ def test_a_named_directory_must_be_new_or_empty(tmp_path: Path) -> None:
         rundir.make("vit", named / "run.json" / "below")
 
 
-def test_two_launchers_cannot_have_one_run(tmp_path: Path) -> None:
+def test_two_launchers_cannot_have_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rundir, "WAIT", 0.1)
     first = rundir.claim(tmp_path)
     with pytest.raises(UserError, match="in use"):
         rundir.claim(tmp_path)

@@ -126,7 +126,7 @@ def _run(launch: Launch, hardware: Hardware) -> Outcome:
     print(launch.headline, flush=True)
     started = time.monotonic()
     command = [sys.executable, "-m", launch.module, *launch.worker_arguments]
-    outcome = run_ranks(command, launch.ranks, launch.logs, environ)
+    outcome = run_ranks(command, launch.ranks, launch.logs, environ, launch.lock)
     wall = round(time.monotonic() - started, 3)
     with suppress(OSError):  # a full drive is often the very reason; how the ranks ended is to be said all the same
         if outcome.failure is not None:

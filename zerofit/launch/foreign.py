@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zerofit.checkpoint.foreign_resume import Fitted, fitted
 from zerofit.checkpoint.foreign_files import instead, read_written, tag_of
+from zerofit.checkpoint.foreign_resume import Fitted, fitted
 from zerofit.checkpoint.manifest import NAME, verify
 from zerofit.config.errors import UserError
 from zerofit.config.schema import Recipe

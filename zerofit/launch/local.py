@@ -53,12 +53,15 @@ Events = queue.SimpleQueue[int]  # signal numbers, and ENDED; its put may be cal
 ENDED = 0  # a rank has ended
 
 
-def run_ranks(command: Sequence[str], world_size: int, log_dir: Path, env: Mapping[str, str]) -> Outcome:
+def run_ranks(
+    command: Sequence[str], world_size: int, log_dir: Path, env: Mapping[str, str], lock: int | None = None
+) -> Outcome:
     """Run `command` once a rank, with `env` and the rank's variables, until all have ended.
 
     Output goes to `log_dir`/rank-N.log, rank 0's to our stdout as well. Ranks must call `lifeline.watch()` and should
     run under `failure.guard`. SIGINT, SIGTERM and SIGUSR1 to this process ask them to save and stop, in the seconds
     that ZEROFIT_GRACE of `env` says; a second one, or SIGHUP, ends them (unless it ignores that signal).
+    `lock` is a file descriptor that ranks are to hold as well, until they have ended.
     Raises UserError where ZEROFIT_GRACE is no number.
     """
     grace = patience.grace(env)
@@ -68,7 +71,7 @@ def run_ranks(command: Sequence[str], world_size: int, log_dir: Path, env: Mappi
         ranks, outcome = _Ranks(events), None
         with _followed(log_dir / "rank-0.log"):
             try:
-                ranks.start(command, world_size, log_dir, env, line)
+                ranks.start(command, world_size, log_dir, env, line, lock)
                 outcome = _watch(ranks, events, log_dir, grace)
             finally:
                 if outcome != Outcome():
@@ -164,9 +167,13 @@ class _Ranks:
         self.processes: list[subprocess.Popen[bytes]] = []
         self.watchers: list[threading.Thread] = []
 
-    def start(self, command: Sequence[str], size: int, log_dir: Path, env: Mapping[str, str], line: int) -> None:
+    def start(
+        self, command: Sequence[str], size: int, log_dir: Path, env: Mapping[str, str], line: int, lock: int | None
+    ) -> None:
         """Start them all."""
         port = free_port()
+        kept = {lifeline.VARIABLE: line} | ({} if lock is None else {lifeline.LOCK: lock})
+        descriptors = {name: str(number) for name, number in kept.items()}
         terminal = {"ZEROFIT_TTY": "1", "COLUMNS": str(shutil.get_terminal_size().columns)} if _is_terminal() else {}
         for rank in range(size):
             variables = World(rank, size, rank, size, "127.0.0.1", port).variables()
@@ -176,8 +183,8 @@ class _Ranks:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    env={**_defaults(), **env, **variables, **terminal, lifeline.VARIABLE: str(line)},
-                    pass_fds=(line,),
+                    env={**_defaults(), **env, **variables, **terminal, **descriptors},
+                    pass_fds=tuple(kept.values()),
                     start_new_session=True,
                 )
             self.processes.append(process)

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
@@ -16,6 +17,9 @@ from zerofit.config.errors import UserError
 from zerofit.plan.files import read_spec
 from zerofit.plan.job import JOB_FILE, is_job, read_job
 from zerofit.plan.spec import RunSpec
+
+WAIT = 3.0
+"""Seconds for ranks to end whose launcher was killed: they hold the run directory as well."""
 
 
 def candidates(name: str, run_dir: Path | None) -> Iterator[Path]:
@@ -85,16 +89,23 @@ def remove(path: Path, made: Sequence[Path]) -> None:
 
 
 def claim(path: Path) -> int:
-    """Lock a run directory against a second launcher, until the file descriptor that is returned closes."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise UserError(f"{path} is in use: another zerofit process is training it") from None
-    except OSError:
-        pass  # a file system without locks: nothing to hold, nothing to learn
-    return handle
+    """Lock a run directory against a second launcher, until the file descriptor that is returned, and copies, close.
+
+    Raises UserError where it stays locked for WAIT seconds.
+    """
+    handle, deadline = os.open(path, os.O_RDONLY), time.monotonic() + WAIT
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() < deadline:
+                time.sleep(0.05)
+                continue
+            os.close(handle)
+            raise UserError(f"{path} is in use: another zerofit process is training it") from None
+        except OSError:
+            pass  # a file system without locks: nothing to hold, nothing to learn
+        return handle
 
 
 def load(path: Path) -> RunSpec:
