@@ -162,7 +162,8 @@ def prepare(spec: RunSpec, device: torch.device, store: Store, resume: Path | No
     whole = None if resume is None or trains_a_part(spec.recipe) else resume / WEIGHTS
     model = build_model(spec, engine.placement(), engine.compute_dtype, weights=whole)
     job = ImageJob(spec, device)
-    trainer = RunTrainer(spec, engine, model, job, store, [Order(job), Guard(), Pulse()])
+    callbacks = [Order(job, spec.batches.steps_per_epoch), Guard(), Pulse()]
+    trainer = RunTrainer(spec, engine, model, job, store, callbacks)
 
     def ready() -> None:
         engine.verify(trainer.model_wrapped, trainer.optimizer)

@@ -19,15 +19,18 @@ from zerofit.train.pulse import PULSE
 
 
 class Order(TrainerCallback):
-    """Lets every epoch begin where the run stands, after a resume as well."""
+    """Lets every epoch begin where the run stands, after a resume as well; Trainer would count from there anew."""
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
+    def __init__(self, job: Job, steps_per_epoch: int) -> None:
+        self.job, self.steps_per_epoch = job, steps_per_epoch
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.job.seek(state.global_step)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        state.epoch = state.global_step / self.steps_per_epoch
 
 
 class Ready(TrainerCallback):
