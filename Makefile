@@ -2,6 +2,7 @@
 # make demo    train the main job on embedded data: all GPUs, or two processes on CPU
 # make test    the tests that need no GPU
 # make test-thorough  the whole tables of which those are a selection
+# make test-faults    the whole fault suite of which those are a selection
 # make check   format, lint, types, imports
 .DEFAULT_GOAL := setup
 PYTHON ?= python3
@@ -15,17 +16,20 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
-.PHONY: setup demo test test-thorough check fmt build constraints clean
+.PHONY: setup demo test test-thorough test-faults check fmt build constraints clean
 setup: $(STAMP)
 
 demo: setup
 	$(BIN)/zerofit train digits
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not thorough' $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not thorough and not faults' $(TESTS)
 
 test-thorough: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m thorough $(TESTS)
+
+test-faults: setup
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m faults tests/faults
 
 check: setup
 	$(BIN)/ruff format --check .
