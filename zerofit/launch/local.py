@@ -109,12 +109,14 @@ def _watch(ranks: _Ranks, events: Events, log_dir: Path, grace: float) -> Outcom
 
 
 def _ended_by(statuses: Iterable[int], asked: int | None) -> int | None:
-    """The signal that ended ranks before they could save: they had not begun, or took longer than they had."""
+    """The signal that ended ranks before they could save: they had not begun, or took longer than they had.
+
+    Not always by way of this process: schedulers signal ranks as well, or alone, and that is no crash either.
+    """
     for status in statuses:
-        if asked is not None and -status in ASKING:
-            return asked
-        if status - 128 in ASKING:
-            return asked or status - 128
+        for number in (-status, status - 128):
+            if number in ASKING:
+                return asked or number
     return None
 
 
