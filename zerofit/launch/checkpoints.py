@@ -206,6 +206,8 @@ def _written(path: Path) -> str:
         return datetime.fromtimestamp((path / NAME).stat().st_mtime).strftime("%Y-%m-%d %H:%M:%S")
     except OSError:
         return "never to its end"
+    except (ValueError, OverflowError):
+        return "at a time that no calendar has"
 
 
 def _holds(path: Path) -> str:
