@@ -1,11 +1,89 @@
-"""Faults that are put into launchers and ranks themselves, where nothing outside of a process could hit the moment."""
+"""Faults that are put into launchers and ranks themselves, where nothing from outside could hit the moment.
+
+signal: {"number": 15, "to": "launcher" or "rank", "rank": R, "before": "MODULE:FUNCTION" or "phase": "step 5"}
+    Rank R (null: the launcher itself) sends that signal when it comes there, and waits until it has arrived.
+clock: true
+    `time.time` of launcher and ranks jumps a day forwards and backwards.
+"""
 
 from __future__ import annotations
 
+import importlib
+import itertools
+import os
+import time
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
+DAY = 86_400.0
+_given: dict[str, Any] = {}
 
-def inject(faults: dict[str, Any]) -> None: ...
+
+def inject(faults: dict[str, Any]) -> None:
+    """Into this process, a launcher; its ranks will have them, too."""
+    _given.update(faults)
+    if faults.get("clock"):
+        jump()
+    arm(None)
 
 
-def in_rank() -> None: ...
+def in_rank() -> None:
+    arm(int(os.environ["RANK"]))
+
+
+def jump() -> None:
+    """Add nothing, a day, and minus a day in turns."""
+    real, offsets = time.time, itertools.cycle((0.0, DAY, -DAY))
+    time.time = lambda: real() + next(offsets)
+
+
+def arm(rank: int | None) -> None:
+    """Let this process send the signal when its moment comes, if it is the one to send it."""
+    wanted = _given.get("signal")
+    if wanted is None or wanted["rank"] != rank:
+        return
+    target = os.getppid() if wanted["to"] == "launcher" and rank is not None else os.getpid()
+
+    def send() -> None:
+        os.kill(target, wanted["number"])
+        await_it()
+
+    if "phase" in wanted:
+        from zerofit.launch.listener import Listener
+
+        at, sent = Listener.at, []
+
+        def at_phase(self: Listener, phase: str) -> None:
+            at(self, phase)
+            if phase.startswith(wanted["phase"]) and not sent:
+                sent.append(phase)
+                send()
+
+        Listener.at = at_phase  # type: ignore[method-assign]
+        return
+    module, _, name = wanted["before"].partition(":")
+    owner = importlib.import_module(module)
+    setattr(owner, name, before(getattr(owner, name), send))
+
+
+def before(function: Callable[..., Any], act: Callable[[], None]) -> Callable[..., Any]:
+    """`function`, with `act` before its first call."""
+    done: list[bool] = []
+
+    @wraps(function)
+    def acting(*arguments: Any, **options: Any) -> Any:
+        if not done:
+            done.append(True)
+            act()
+        return function(*arguments, **options)
+
+    return acting
+
+
+def await_it() -> None:
+    """Go on once this rank is asked to stop; who does not listen yet is ended here."""
+    from zerofit.train.pulse import PULSE
+
+    while PULSE.listener is None or not PULSE.listener.asked():
+        time.sleep(0.001)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +69,11 @@ def whole(run: Path) -> Path | None:
     return newest(run / "checkpoints", lambda *_: None)
 
 
-def assert_same_checkpoint(checkpoint: Path, reference: Path) -> None:
-    """Each is of its run and of the same step; weights, optimizer, random state and Trainer's state are to be equal."""
+def assert_same_checkpoint(checkpoint: Path, reference: Path, lost: int | None = None) -> None:
+    """Against the same step's of that run: weights, optimizer, random state and Trainer's state are to be equal."""
     other = reference / "checkpoints" / checkpoint.name
     assert files(checkpoint) == files(other)
-    assert trainer_state(checkpoint) == trainer_state(other)
+    assert trainer_state(checkpoint, lost) == trainer_state(other, lost)
     mine, others = optimizer(checkpoint), optimizer(other)
     assert mine.keys() == others.keys()
     for name, value in mine.items():
@@ -86,10 +87,10 @@ def files(checkpoint: Path) -> dict[str, str]:
     return {name: "" if name.endswith(odd) else entry.xxh3_128 for name, entry in listed}
 
 
-def trainer_state(checkpoint: Path) -> dict[str, Any]:
-    """trainer_state.json, but times and the directory of the best one."""
+def trainer_state(checkpoint: Path, lost: int | None) -> dict[str, Any]:
+    """trainer_state.json, but times, the directory of the best one, and the validation that was `lost`."""
     state: dict[str, Any] = json.loads((checkpoint / "trainer_state.json").read_text())
-    logged = [unclocked(record) for record in state["log_history"]]
+    logged = [unclocked(record) for record in without(lost, state["log_history"])]
     return {**state, "best_model_checkpoint": None, "log_history": logged}
 
 
@@ -104,9 +105,14 @@ def optimizer(checkpoint: Path) -> dict[str, torch.Tensor]:
     return found | {f"{name} count": torch.tensor(count) for name, count in stored.counts.items()}
 
 
-def assert_same_run(run: Path, reference: Path, keep: int = 2) -> None:
-    """A finished run is as if nothing had happened to it."""
-    assert records(run) == records(reference)
+def without(lost: int | None, logged: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Records but that of the validation of this step, which was cut off by a signal and is not made up for."""
+    return [record for record in logged if record["step"] != lost or "loss" in record]
+
+
+def assert_same_run(run: Path, reference: Path, keep: int = 2, lost: int | None = None) -> None:
+    """A finished run is as if nothing had happened to it, but for the validation of the step that is `lost`."""
+    assert without(lost, records(run)) == without(lost, records(reference))
     result, expected = (json.loads((one / "result.json").read_text()) for one in (run, reference))
     assert {name: result[name] for name in ("exit", "test", "steps")} == {
         name: expected[name] for name in ("exit", "test", "steps")
@@ -117,4 +123,16 @@ def assert_same_run(run: Path, reference: Path, keep: int = 2) -> None:
     kept = {json.loads(best)["step"], *range(STEPS - keep + 1, STEPS + 1)}
     assert sorted(path.name for path in checkpoints.iterdir()) == ["best.json", *map(step_name, sorted(kept))]
     for path in steps(checkpoints).values():
-        assert_same_checkpoint(path, reference)
+        assert_same_checkpoint(path, reference, lost)
+
+
+def cut_off(reference: Path, run: Path, step: int, keep: int = 2) -> None:
+    """Make `run` what is left of the reference where it was killed after `step`."""
+    shutil.copytree(reference, run, ignore=lambda *_: ["result.json", "checkpoints"])
+    spec = json.loads((run / "run.json").read_text())
+    spec["recipe"]["checkpoint"]["keep"] = keep
+    (run / "run.json").write_text(json.dumps(spec))
+    (run / "checkpoints").mkdir()
+    shutil.copyfile(reference / "checkpoints" / "best.json", run / "checkpoints" / "best.json")
+    for number in range(step - keep + 1, step + 1):
+        shutil.copytree(reference / "checkpoints" / step_name(number), run / "checkpoints" / step_name(number))

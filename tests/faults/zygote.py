@@ -29,6 +29,7 @@ import faults
 
 IMPORTED = (
     "deepspeed",
+    "deepspeed.runtime.zero.muon.muon_optimizer",
     "safetensors.torch",
     "transformers.integrations.deepspeed",
     "torch.distributed.checkpoint",
