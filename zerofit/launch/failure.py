@@ -19,6 +19,8 @@ from zerofit.config.errors import UserError
 
 INTERRUPTED = 4
 """Exit code of a rank, and of the command, that was asked to stop, has saved and stopped."""
+USER = 2
+"""Exit code where the user can mend it."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Failure:
     @property
     def code(self) -> int:
         """The exit code it stands for."""
-        return 2 if self.user else 1
+        return USER if self.user else 1
 
 
 def guard(rank: int, logs: Path, body: Callable[[], None], echo: Sequence[TextIO] = ()) -> None:

@@ -29,6 +29,7 @@ from zerofit.launch.failure import INTERRUPTED, Failure
 from zerofit.launch.listener import ASKING, ECHO
 
 GRACE = 5.0  # seconds until a rank that the kernel holds is given up
+BLOCK = 4096  # bytes: a drive with less has no room for a file
 
 
 @dataclass(frozen=True)
@@ -142,16 +143,21 @@ def _first_failure(failed: Mapping[int, int], log_dir: Path) -> Failure:
 
 
 def _untold(rank: int, status: int, log_dir: Path) -> Failure:
-    """The failure of a rank that could not say why: killed, or ended by a library."""
-    if status < 0:
+    """The failure of a rank that could not say why: killed, ended by a library, or without room for its record."""
+    log = log_dir / f"rank-{rank}.log"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    last = lines[-1] if lines else ""
+    user = status == failure.USER and last.startswith("error: ")
+    if user:
+        message = last.removeprefix("error: ")
+    elif status < 0:
         message = f"killed by {signal.Signals(-status).name}"
         message += ": most often by the kernel, out of memory" if status == -signal.SIGKILL else ""
     else:
         message = f"ended with status {status}"
-    log = log_dir / f"rank-{rank}.log"
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        message += f"; no space is left in {log_dir}" if shutil.disk_usage(log_dir).free < BLOCK else ""
     text = "\n".join([*lines[-20:], message])
-    return Failure(rank=rank, time=time.time(), user=False, message=message, traceback=text)
+    return Failure(rank=rank, time=time.time(), user=user, message=message, traceback=text)
 
 
 def _complete_logs(log_dir: Path) -> None:
