@@ -1,4 +1,6 @@
-"""Real checkpoints with every possible file damaged, cut short, gone, or one too many: named, and the one before is taken."""
+"""Real checkpoints of which any file is damaged, cut short or gone, or one too many: it is named, and the one before
+is taken.
+"""
 
 from __future__ import annotations
 

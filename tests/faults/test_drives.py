@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import Command, Zygote
-from runs import References, assert_same_checkpoint, assert_same_run, recipe, whole
+from commands import Command, Zygote, wait_until
+from runs import References, assert_same_checkpoint, assert_same_run, recipe, records, whole
 
 from zerofit.checkpoint.manifest import step_name, step_of
 
@@ -37,10 +37,10 @@ def drive(tmp_path: Path) -> Iterator[Path]:
         assert directory.is_mount()
 
 
-def begun(zygote: Zygote, drive: Path, step: int) -> tuple[Path, Command]:
+def begun(zygote: Zygote, drive: Path, step: int, **checkpoint: int) -> tuple[Path, Command]:
     """A run on the drive that has a checkpoint of `step`."""
     run = drive / "run"
-    words = ("train", recipe(drive.parent), "strategy=ddp", "--nproc", 2, f"run_dir={run}")
+    words = ("train", recipe(drive.parent, **checkpoint), "strategy=ddp", "--nproc", 2, f"run_dir={run}")
     command = zygote.start(*words, cwd=drive.parent)
     command.await_((run / "checkpoints" / step_name(step)).exists)
     return run, command
@@ -88,13 +88,13 @@ def test_a_full_drive(zygote: Zygote, references: References, drive: Path) -> No
 
 
 def test_a_drive_without_a_byte_left(zygote: Zygote, references: References, drive: Path) -> None:
-    """Not even records fit: the run cannot go on, and says so."""
+    """Not even what a failed rank has to say fits: the launcher says it."""
     run, command = begun(zygote, drive, 3)
     ballast = fill(drive, leave=0)
     with command:
-        command.wait()
-    assert command.code in (1, 2), command.said
-    assert "No space left on device" in command.stderr, command.said
+        line = command.refused()
+    assert "third in a row" in line
+    assert "0 B are free" in line
     left = whole(run)
     assert left is not None
     assert_same_checkpoint(left, references.get("ddp"))
@@ -102,6 +102,22 @@ def test_a_drive_without_a_byte_left(zygote: Zygote, references: References, dri
     again = zygote.run("train", "--resume", run, cwd=drive)
     assert again.code == 0, again.said
     assert_same_run(run, references.get("ddp"))
+
+
+def test_a_drive_without_room_for_records(zygote: Zygote, references: References, drive: Path) -> None:
+    run, command = begun(zygote, drive, 10, every_steps=10)
+    ballast = fill(drive, leave=0)
+    with command:
+        command.wait()
+    assert command.code == 1, command.said
+    last = command.stderr.splitlines()[-1].lower()
+    assert "no space left on device" in last or "no space is left" in last
+    left = whole(run)
+    assert left == run / "checkpoints" / step_name(10)
+    ballast.unlink()
+    again = zygote.run("train", "--resume", run, cwd=drive)
+    assert again.code == 0, again.said
+    assert records(run) == records(references.get("ddp"))
 
 
 def test_a_directory_that_becomes_read_only(zygote: Zygote, references: References, drive: Path) -> None:
@@ -120,8 +136,9 @@ def test_a_directory_that_becomes_read_only(zygote: Zygote, references: Referenc
 def test_a_drive_that_is_read_only(zygote: Zygote, references: References, drive: Path) -> None:
     run, command = begun(zygote, drive, 3)
     with command:
-        pass  # killed
-    mount("-o", "remount,ro", drive)
+        pass  # killed; its ranks end, and close their files
+    remount = ["mount", "-o", "remount,ro", str(drive)]
+    wait_until(lambda: subprocess.run(remount, capture_output=True, check=False).returncode == 0)
     assert "Read-only file system" in zygote.run("train", "--resume", run, cwd=drive.parent).refused()
     words = ("train", drive.parent / "small.yaml", f"run_dir={drive}/new/one")
     line = zygote.run(*words, cwd=drive.parent).refused()

@@ -1,4 +1,6 @@
-"""SIGTERM at whatever moment: the run is saved and stopped, or ended with nothing half done; and goes on to the same end."""
+"""SIGTERM at whatever moment: the run is saved and stopped, or ended with nothing half done; and goes on to the same
+end.
+"""
 
 from __future__ import annotations
 
