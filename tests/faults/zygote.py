@@ -22,6 +22,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
@@ -140,9 +141,10 @@ def become(out: int, err: int, keep: Sequence[int]) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     for target, source in enumerate((null, out, err)):
         os.dup2(source, target)
-    bounds = [2, *sorted(keep), os.sysconf("SC_OPEN_MAX")]
-    for low, high in zip(bounds, bounds[1:], strict=False):
-        os.closerange(low + 1, high)
+    for descriptor in map(int, os.listdir("/dev/fd")):
+        if descriptor > 2 and descriptor not in keep:
+            with suppress(OSError):  # that of the listing
+                os.close(descriptor)
     # Fresh objects: a thread that is not here any more may have held the old ones' locks.
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
