@@ -9,6 +9,7 @@ import pytest
 
 if TYPE_CHECKING:
     from commands import Zygote
+
     from runs import References
 
 pytest.register_assert_rewrite("commands", "runs")  # before anything imports them
