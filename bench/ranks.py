@@ -29,6 +29,13 @@ class NoStore:
         """Never reached: benchmarks switch saving off."""
         raise AssertionError("this benchmark writes no checkpoint")
 
+    def write_tensors(self, *arguments: Any, **options: Any) -> None:
+        """As little."""
+        raise AssertionError("this benchmark writes no checkpoint")
+
+    def finish(self) -> None:
+        """There is nothing to wait for."""
+
 
 def write_plan(recipe_name: str, overrides: Sequence[str], ranks: int, run_dir: Path) -> None:
     """Write the run directory of one measurement, which must not be there."""

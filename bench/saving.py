@@ -51,6 +51,7 @@ def saving(spec: RunSpec, device: torch.device) -> dict[str, Any]:
             there = [len(store.saves) > 0]
             dist.broadcast_object_list(there, src=0)
             ends.append((time.monotonic(), there[0]))
+            control.should_save = len(ends) == SAVED  # once: a second save would wait for the first
             control.should_training_stop = there[0] or len(ends) == SAVED + AFTER
 
     run = prepare(spec, device, store)
@@ -93,6 +94,9 @@ def resuming(began: float, spec: RunSpec, device: torch.device) -> dict[str, Any
         def commit(self, *arguments: Any, **options: Any) -> None:
             raise AssertionError("one step is trained")
 
+        def write_tensors(self, *arguments: Any, **options: Any) -> None:
+            raise AssertionError("nothing is saved")
+
         def finish(self) -> None:
             pass
 
@@ -122,7 +126,7 @@ def measure(strategy: str, options: argparse.Namespace) -> dict[str, Any]:
         "train.max_steps=1000",
         f"train.micro_batch={options.micro_batch}",
         f"train.global_batch={options.micro_batch * options.nproc}",
-        f"checkpoint.every_steps={SAVED}",
+        "checkpoint.every_steps=1000",
         "checkpoint.every_epochs=null",
         "evaluate.every_epochs=null",
         *options.set,
