@@ -36,9 +36,8 @@ def take_over(trainer: RunTrainer, checkpoint: Path) -> None:
                 buffer.copy_(state.buffers[name]())
     scaler = trainer.accelerator.scaler
     if scaler is not None and state.loss_scale is not None:
-        scaler.load_state_dict(
-            {**scaler.state_dict(), "scale": state.loss_scale.scale, "_growth_tracker": state.loss_scale.good_steps}
-        )
+        good = state.loss_scale.good_steps % scaler.get_growth_interval()
+        scaler.load_state_dict({**scaler.state_dict(), "scale": state.loss_scale.scale, "_growth_tracker": good})
     assert trainer.lr_scheduler is not None
     assert trainer.optimizer is not None
     trainer.lr_scheduler.load_state_dict(dict(state.schedule))

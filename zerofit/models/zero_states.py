@@ -30,8 +30,8 @@ class ZeroStates:
     weights: Mapping[str, Reader]
     moments: Mapping[str, Mapping[str, Reader]]
     counts: Mapping[str, float]
-    loss_scale: tuple[float, int] | None = None
-    """Of fp16: the scale, and the steps since it was last changed."""
+    loss_scale: tuple[float, int, int] | None = None
+    """Of fp16: the scale, the steps since the last overflow, and the hysteresis that is left."""
 
 
 def zero_states(directory: Path, trust: bool = False) -> ZeroStates:
@@ -75,13 +75,13 @@ def _stage_1_2(path: Path, model: Any, files: Sequence[Path], states: Sequence[A
     return ZeroStates(weights, moments, counts)
 
 
-def _loss_scale(state: Any) -> tuple[float, int] | None:
+def _loss_scale(state: Any) -> tuple[float, int, int] | None:
     """That of DeepSpeed's DynamicLossScaler; null where a loss is not scaled, or by a constant."""
     scaler = vars(state["loss_scaler"]) if "loss_scaler" in state else {}
     if "last_overflow_iter" not in scaler:
         return None
-    good = (scaler["cur_iter"] - scaler["last_overflow_iter"] - 1) % scaler["scale_window"]
-    return float(scaler["cur_scale"]), good
+    good = scaler["cur_iter"] - scaler["last_overflow_iter"] - 1
+    return float(scaler["cur_scale"]), good, scaler["cur_hysteresis"]
 
 
 def _fragments(flats: Sequence[Tensor], held: Sequence[tuple[int, Any]]) -> Iterable[Tensor]:

@@ -100,6 +100,7 @@ def restore_scale(scaler: Any, then: LossScale) -> None:
     """DeepSpeed's loss scaler, where it is a dynamic one."""
     if scaler.dynamic:
         scaler.cur_scale, scaler.last_overflow_iter, scaler.cur_iter = then.scale, -1, then.good_steps
+        scaler.cur_hysteresis = scaler.delayed_shift if then.hysteresis is None else then.hysteresis
 
 
 def restore_zero_3(engine: Any, state: TrainingState) -> None:

@@ -21,7 +21,9 @@ class LossScale:
 
     scale: float
     good_steps: int
-    """Steps since it was last changed."""
+    """Steps since the last overflow, or since it was last changed."""
+    hysteresis: int | None = None
+    """How many overflows more DeepSpeed takes before it halves the scale; null: not said."""
 
 
 @dataclass(frozen=True)
