@@ -9,10 +9,9 @@ import pytest
 
 if TYPE_CHECKING:
     from commands import Zygote
+    from resumed import References
 
-    from runs import References
-
-pytest.register_assert_rewrite("commands", "runs")  # before anything imports them
+pytest.register_assert_rewrite("commands", "resumed")  # before anything imports them
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +27,6 @@ def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
 
 @pytest.fixture(scope="session")
 def references(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> References:
-    from runs import References
+    from resumed import References
 
     return References(zygote, tmp_path_factory.mktemp("references"))

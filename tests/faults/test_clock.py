@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from commands import Zygote
+from resumed import References, assert_same_run, recipe, whole
 
-from runs import References, assert_same_run, recipe, whole
 from zerofit.checkpoint.manifest import step_name, steps
 
 pytestmark = pytest.mark.faults

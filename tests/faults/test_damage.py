@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from commands import Zygote
+from resumed import References, assert_same_run, cut_off
 
-from runs import References, assert_same_run, cut_off
 from zerofit.checkpoint.manifest import NAME, newest, step_name
 
 rest = pytest.mark.faults

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from commands import Zygote, wait_until
+from resumed import STEPS, References, assert_same_run, recipe
 
-from runs import STEPS, References, assert_same_run, recipe
 from zerofit.checkpoint.manifest import step_name
 
 pytestmark = pytest.mark.faults

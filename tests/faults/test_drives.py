@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from commands import Command, Zygote, wait_until
+from resumed import References, assert_same_checkpoint, assert_same_run, recipe, records, whole
 
-from runs import References, assert_same_checkpoint, assert_same_run, recipe, records, whole
 from zerofit.checkpoint.manifest import step_name, step_of
 
 pytestmark = pytest.mark.faults

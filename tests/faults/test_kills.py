@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from commands import Command, Zygote, wait_until
+from resumed import STEPS, References, assert_same_checkpoint, assert_same_run, recipe, whole
 
-from runs import STEPS, References, assert_same_checkpoint, assert_same_run, recipe, whole
 from zerofit.checkpoint.manifest import NAME, step_of, steps
 
 STRATEGIES = ("ddp", "fsdp2", "zero2", "zero3")

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from commands import Zygote
+from resumed import References, assert_same_run, cut_off, recipe, whole
 
-from runs import References, assert_same_run, cut_off, recipe, whole
 from zerofit.checkpoint.manifest import step_name
 
 SAVED, ENDED = 4, 128 + signal.SIGTERM

@@ -114,9 +114,7 @@ def prepare(environ: MutableMapping[str, str], hardware: Hardware, local_size: i
     for name in [name for name in environ if name.startswith(("ACCELERATE_", "FSDP_"))]:
         del environ[name]  # `accelerate launch` speaks of its own configuration here; the recipe decides
     environ.setdefault("OMP_NUM_THREADS", str(max(1, hardware.cpus // local_size)))
-    environ.setdefault(
-        "THP_MEM_ALLOC_ENABLE", "1"
-    )  # large CPU tensors on huge pages: copies to new ones are faster
+    environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # large CPU tensors on huge pages: copies to new ones are faster
     if re.search(r"\d[a-z]", environ.get("TORCH_CUDA_ARCH_LIST", "")):
         del environ["TORCH_CUDA_ARCH_LIST"]  # DeepSpeed 0.19 cannot read 9.0a; without it, it asks the devices
     environ["TORCH_EXTENSIONS_DIR"] = str(ops_cache.directory(environ))
