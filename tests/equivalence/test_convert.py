@@ -11,7 +11,7 @@ import pytest
 import torch
 from cases import PATCH_LM, VIT, plan, recipe
 from safetensors.torch import load_file
-from starts import Work, run_together
+from starts import Work, column, run_together
 from torch import Tensor
 from transformers import AutoModel, AutoModelForImageClassification
 
@@ -33,6 +33,7 @@ from zerofit.train.optimizers import group_names
 from zerofit.train.state import TrainingState
 
 STEPS = 5
+LONG = "long"
 LORA = {"rank": 2, "alpha": 6}
 GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 2, "n_head": 2, "n_inner": 33, "n_positions": 32}
 RULES = [{"pattern": r"layers\.0\.", "freeze": True}, {"pattern": "bias$", "weight_decay": 0.0}, "."]
@@ -63,8 +64,23 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunSpec]:
         made = recipe(model, strategy, train={"micro_batch": 4, "max_steps": STEPS}, **sections)
         specs[name] = plan(made, 2, directory / name)
         write_spec(specs[name])
+    specs[LONG] = long_run("ddp", directory / LONG)
+    specs = {LONG: specs.pop(LONG), **specs}
     run_together([Work(str(spec.run_dir), whole=True) for spec in specs.values()], 2, directory / "start")
     return specs
+
+
+def long_run(strategy: str, directory: Path, **changes: Any) -> RunSpec:
+    """A run with dropout that is saved halfway."""
+    made = recipe(
+        {**VIT, "dropout": 0.2, "trainable": RULES},
+        strategy,
+        train={"micro_batch": 4, "max_steps": 2 * STEPS},
+        checkpoint={"every_steps": STEPS, "keep": 9},
+    )
+    spec = plan(made, 2, directory).model_copy(update=changes)
+    write_spec(spec)
+    return spec
 
 
 def checkpoint(spec: RunSpec) -> Path:
@@ -260,6 +276,19 @@ def test_canonical_again_and_in_shards(runs: dict[str, RunSpec], tmp_path: Path)
     assert all(torch.equal(again.moments[one]["exp_avg"](), state.moments[one]["exp_avg"]()) for one in groups[0])
     convert(tmp_path / "shards", to="pytorch", output=tmp_path / "out.pth")
     assert equal(torch.load(tmp_path / "out.pth", weights_only=True)["model"], right)
+
+
+def test_training_goes_on_from_the_canonical_form(runs: dict[str, RunSpec], tmp_path: Path) -> None:
+    """Its files say nothing of ddp; a run with as many ranks drops the same activations."""
+    convert(checkpoint(runs[LONG]), to="safetensors", output=tmp_path / "canonical")
+    told = {"origin": tmp_path / "canonical", "origin_step": STEPS}
+    specs = [long_run(strategy, tmp_path / strategy, **told) for strategy in ("fsdp2", "zero2", "zero3")]
+    run_together([Work(str(spec.run_dir), whole=True) for spec in specs], 2, tmp_path / "start")
+    right = column(runs[LONG], "loss")[STEPS:]
+    for spec in specs:
+        assert column(spec, "step") == list(range(STEPS + 1, 2 * STEPS + 1))
+        assert column(spec, "loss") == pytest.approx(right, rel=1e-6)
+        assert column(spec, "lr") == column(runs[LONG], "lr")[STEPS:]
 
 
 def test_other_frozen_weights_leave_nothing(runs: dict[str, RunSpec], tmp_path: Path) -> None:

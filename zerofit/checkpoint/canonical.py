@@ -21,6 +21,7 @@ import torch
 from pydantic import ValidationError
 
 from zerofit.checkpoint.content import Content, Optimizer, value_of
+from zerofit.checkpoint.headers import read_header
 from zerofit.checkpoint.manifest import read_manifest, write_json, write_manifest
 from zerofit.checkpoint.stream import SHARD, Progress, Shards, Written, nothing, read_back
 from zerofit.config.errors import UserError
@@ -115,6 +116,15 @@ def read_canonical(directory: Path) -> TrainingState:
     state, weights = read_state_file(directory), safetensors_in(directory, str(directory))
     moments = _moments(directory)
     return TrainingState(weights, moments, state.counts, buffers=weights, schedule=state.schedule)
+
+
+def stored_shapes(directory: Path) -> dict[str, tuple[int, ...]]:
+    """Of each weight and buffer, from the headers of its files. Raises UserError."""
+    return {
+        name: tensor.shape
+        for path in sorted(directory.glob("model*.safetensors"))
+        for name, tensor in read_header(path).items()
+    }
 
 
 def canonical_content(directory: Path, *, optimizer: bool) -> Content:

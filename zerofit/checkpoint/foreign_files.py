@@ -20,6 +20,8 @@ from typing import Any
 
 import torch
 
+from zerofit.checkpoint.canonical import read_state_file
+from zerofit.checkpoint.manifest import read_manifest
 from zerofit.config.errors import UserError
 from zerofit.config.limited import read_limited
 from zerofit.models.stored import PICKLES
@@ -55,9 +57,13 @@ class Written:
     """Whether a learning rate's schedule is kept."""
     notes: tuple[str, ...]
     """Contradictions, a line each."""
+    form: str | None = None
+    """What it is, where it is not ZeRO's."""
 
     def how(self) -> str:
         """`zero2 on 4 ranks`."""
+        if self.form is not None:
+            return self.form
         stage = "ZeRO" if self.stage is None else f"zero{self.stage}"
         return f"{stage} on {self.ranks} {'rank' if self.ranks == 1 else 'ranks'}"
 
@@ -82,6 +88,26 @@ def tag_of(directory: Path) -> Path:
             f"there is {there}{hint}"
         )
     return tag.absolute()
+
+
+def read_position(directory: Path) -> Written:
+    """What a directory in the canonical form says. Raises UserError where it does not say at which step it stands."""
+    state, facts = read_state_file(directory), read_manifest(directory).facts
+    if state.step is None or not state.counts | state.schedule:
+        raise UserError(f"--resume: {directory} has no optimizer to go on with; {instead(directory)}")
+    ranks = facts.get("world_size")
+    return Written(
+        tag=directory,
+        stage=None,
+        ranks=ranks if isinstance(ranks, int) else 1,
+        step=state.step,
+        epoch=None,
+        batch=None,
+        shapes={},
+        schedule=False,
+        notes=(),
+        form="the canonical form",
+    )
 
 
 def read_written(tag: Path, trust: bool) -> Written:

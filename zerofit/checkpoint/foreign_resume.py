@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from zerofit.checkpoint.foreign_files import Written, instead, read_written, said_of_resume
+from zerofit.checkpoint.canonical import is_canonical, read_canonical, stored_shapes
+from zerofit.checkpoint.foreign_files import Written, instead, read_position, read_written, said_of_resume
+from zerofit.checkpoint.takeover import draw_on
 from zerofit.config.errors import UserError
 from zerofit.config.optimizer import Optimizer
 from zerofit.models.classifier import ImageClassifier
 from zerofit.models.initialise import BACKBONE
 from zerofit.models.origin import HEAD, VIT_HEAD, first
 from zerofit.models.pretrained import Reader, Translated, translate
-from zerofit.models.skeleton import skeleton_of
 from zerofit.models.stored import stored_weights
+from zerofit.models.whole import describe_model
 from zerofit.models.zero_states import ZeroStates, zero_states
 from zerofit.plan.spec import RunSpec
 from zerofit.train.state import TrainingState
@@ -48,8 +50,10 @@ def fitted(spec: RunSpec) -> Fitted:
     So it does for missing files, another model, and an optimizer that keeps something else than the recipe's.
     """
     assert spec.origin is not None
+    if is_canonical(spec.origin):
+        return _canonical(spec, spec.origin)
     written = read_written(spec.origin, spec.trust)
-    skeleton = skeleton_of(spec)
+    skeleton = describe_model(spec).model
     with said_of_resume(spec.origin):
         stored = zero_states(spec.origin, spec.trust)
         trained = [name for name, parameter in skeleton.named_parameters() if parameter.requires_grad]
@@ -69,11 +73,33 @@ def fitted(spec: RunSpec) -> Fitted:
     return Fitted(written, state, tuple(name for name in there if name not in set(trained)))
 
 
+def _canonical(spec: RunSpec, directory: Path) -> Fitted:
+    """The same of a directory in the canonical form, whose names are ours."""
+    written, state = read_position(directory), read_canonical(directory)
+    skeleton, wanted = describe_model(spec).model, kinds_of(spec.recipe.optimizer)
+    shapes = {name: torch.Size(shape) for name, shape in stored_shapes(directory).items()}
+    for name, place in skeleton.named_parameters():
+        if name not in shapes:
+            raise UserError(f"{directory} lacks {name}, which the recipe's model has: they are of different models")
+        _refuse_other_shape(skeleton, name, shapes[name], directory)
+        kept = set(state.moments.get(name, ()))
+        if place.requires_grad and kept != wanted:
+            raise UserError(
+                f"{directory}: the optimizer keeps {', '.join(sorted(kept)) or 'nothing'} of {name}, but "
+                f"{spec.recipe.optimizer.name} keeps {', '.join(sorted(wanted)) or 'nothing'}; {instead(directory)}"
+            )
+    frozen = [name for name, place in skeleton.named_parameters() if not place.requires_grad and name in state.moments]
+    return Fitted(written, state, tuple(frozen))
+
+
 def take_up(trainer: RunTrainer) -> None:
     """Put the state in `spec.origin` into the trainer's engine, prepared and before its first step. Collective."""
     spec = trainer.spec
     assert spec.origin_step is not None
+    assert spec.origin is not None
     trainer.engine.restore(trainer.classifier, trainer.model_wrapped, trainer.optimizer, fitted(spec).state)
+    if is_canonical(spec.origin):
+        draw_on(spec.origin)
     _schedule(trainer, spec.origin_step)
     trainer.state.global_step = spec.origin_step
     trainer.state.epoch = spec.origin_step / spec.batches.steps_per_epoch

@@ -48,13 +48,13 @@ def take_over(trainer: RunTrainer, checkpoint: Path) -> None:
         setattr(trainer.state, name, getattr(then, name))
     trainer.engine.stand_at(trainer.model_wrapped, then.global_step)
     trainer._globalstep_last_logged = then.global_step  # else the first loss would be divided by all steps so far
-    _draw_on(checkpoint)
+    draw_on(checkpoint)
 
 
-def _draw_on(checkpoint: Path) -> None:
+def draw_on(checkpoint: Path) -> None:
     """Go on with each rank's random numbers, where there are as many ranks; others drop other activations anyway."""
     ranks = dist.get_world_size()
-    if read_manifest(checkpoint).facts["world_size"] != ranks:
+    if read_manifest(checkpoint).facts.get("world_size") != ranks:
         return
     name = "rng_state.pth" if ranks == 1 else f"rng_state_{dist.get_rank()}.pth"
     with safe_globals():

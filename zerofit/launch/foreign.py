@@ -1,17 +1,21 @@
-"""`zerofit train RECIPE --resume DIR`: a new run that goes on where another program's DeepSpeed checkpoint stands."""
+"""`zerofit train RECIPE --resume DIR`: a new run that goes on where a checkpoint without one stands.
+
+One that another program wrote with DeepSpeed, or one in the canonical form (`zerofit convert --to safetensors`).
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from zerofit.checkpoint.foreign_files import instead, read_written, tag_of
+from zerofit.checkpoint.canonical import is_canonical
+from zerofit.checkpoint.foreign_files import instead, read_position, read_written, tag_of
 from zerofit.checkpoint.foreign_resume import Fitted, fitted
 from zerofit.checkpoint.manifest import NAME, verify
 from zerofit.config.errors import UserError
 from zerofit.config.schema import Recipe
 from zerofit.launch.reference import in_one_line
 from zerofit.launch.replan import how
-from zerofit.models.frozen import FROZEN
+from zerofit.models.frozen import FROZEN, trains_a_part
 from zerofit.models.origin import first
 from zerofit.plan.spec import RunSpec
 
@@ -37,6 +41,12 @@ def resolve(asked: Path, recipe: Recipe, trust: bool) -> tuple[Path, int]:
         faults = verify(directory)
         if faults:
             raise UserError(f"--resume: {asked} is damaged: {in_one_line(faults)}")
+    if is_canonical(directory):
+        if trains_a_part(recipe):
+            raise UserError(
+                f"--resume: {asked} does not say on which frozen weights it was trained; go on with its run"
+            )
+        return directory, read_position(directory).step
     tag = tag_of(directory)
     if (directory / FROZEN).is_file() or (tag.parent / FROZEN).is_file():
         raise UserError(f"--resume: {asked} holds what was trained alone, not the frozen rest: go on with its run")
@@ -62,7 +72,7 @@ def check(spec: RunSpec) -> list[str]:
 def said(spec: RunSpec, found: Fitted) -> list[str]:
     """Lines for the terminal."""
     written, sizes = found.written, spec.batches
-    name, count = OPTIMIZERS[spec.recipe.optimizer.name], len(found.state.weights)
+    name, count = OPTIMIZERS[spec.recipe.optimizer.name], len(found.state.moments)
     lines = [
         f"goes on from step {written.step}: weights and {name} moments of {count} parameters from {spec.origin} "
         f"({written.how()}) are taken over by {how(spec.recipe.strategy.name, sizes.ranks)}",

@@ -98,7 +98,7 @@ def train(
 def begin(
     recipe: Recipe, hardware: Hardware, ranks: int | None, *, trust: bool = False, resume: Path | None = None
 ) -> Launch:
-    """A new run; with `resume` it goes on from another program's DeepSpeed checkpoint. Raises UserError."""
+    """A new run; with `resume` it goes on from a checkpoint that is no run's (`launch.foreign`). Raises UserError."""
     from zerofit.tasks import TASKS
 
     assert recipe.name is not None, "load_recipe names the recipe"
@@ -176,15 +176,16 @@ def go_on(
 
 
 def is_foreign(asked: Path, source: str | None) -> bool:
-    """Whether --resume names no run or checkpoint of one, but a directory that another program may have written.
+    """Whether --resume names no run or checkpoint of one, but a directory that something else may have written.
 
-    Without a recipe `source` only one with DeepSpeed's files is.
+    Without a recipe `source` only one with DeepSpeed's files is, or one in the canonical form.
     """
     run, _ = split(asked)
     directory = asked.expanduser()
     if is_run(run) or not directory.is_dir():
         return False
-    return source is not None or (directory / "latest").is_file() or any(directory.glob("*_states.pt"))
+    marks = ("latest", "*_states.pt", "state.json")
+    return source is not None or any(any(directory.glob(mark)) for mark in marks)
 
 
 def _from_origin(spec: RunSpec) -> list[str]:

@@ -44,7 +44,7 @@ def build_model(
     """
     model = spec.recipe.model
     directory = None if model.pretrained is None else locate(model.pretrained, weights=spec.origin is None)
-    device = _drawing_device(spec)
+    device = drawing_device(spec)
     adjust, kind = KINDS[model.kind]
     config = adjust(make_config(spec, directory), spec)
     # The skeleton knows names, shapes, buffers and initial values; it has no weights, however the engine holds its own.
@@ -71,7 +71,7 @@ def build_model(
     if weights is not None and not part:
         origin = _stored(skeleton, weights)
     else:
-        origin = _weights(skeleton, spec, directory, device)
+        origin = first_weights(skeleton, spec, directory, device)
     if model.lora is not None:
         origin = with_adapters(origin, adapted, model.lora.rank, spec.recipe.train.seed, device)
     total = WeightHash()
@@ -93,7 +93,7 @@ def build_model(
     return built
 
 
-def _weights(
+def first_weights(
     skeleton: ImageClassifier, spec: RunSpec, directory: Path | None, device: torch.device
 ) -> Iterator[tuple[str, Tensor]]:
     """(name, value) of every parameter once: the pretrained ones (and buffers) first, then the fresh ones."""
@@ -139,7 +139,7 @@ def _overlaid(origin: Iterator[tuple[str, Tensor]], weights: Path) -> Iterator[t
             yield name, file.get_tensor(name)
 
 
-def _drawing_device(spec: RunSpec) -> torch.device:
+def drawing_device(spec: RunSpec) -> torch.device:
     """Where fresh weights are drawn: on this rank's GPU even if they are kept elsewhere, so that strategies agree."""
     if spec.hardware.device == "cuda":
         return torch.device("cuda", torch.cuda.current_device())

@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from zerofit.config.errors import UserError
 from zerofit.models.adapters import BASE, DOWN, UP, add_adapters, target_layers, with_adapters
-from zerofit.models.build import KINDS, _drawing_device, _weights
+from zerofit.models.build import KINDS, drawing_device, first_weights
 from zerofit.models.classifier import ImageClassifier
 from zerofit.models.config import make_config
 from zerofit.models.frozen import WeightHash, check_frozen, trains_a_part
@@ -126,7 +126,7 @@ def _origin(described: Described) -> Iterator[tuple[str, Tensor]]:
     spec = described.spec
     pretrained = spec.recipe.model.pretrained
     directory = None if pretrained is None else locate(pretrained, weights=spec.origin is None)
-    for name, value in _weights(described.plain, spec, directory, _drawing_device(spec)):
+    for name, value in first_weights(described.plain, spec, directory, drawing_device(spec)):
         layer, _, leaf = name.rpartition(".")
         yield (f"{layer}{BASE}{leaf}" if layer in described.adapted else name), value.cpu()
 
@@ -135,7 +135,7 @@ def _adapters(described: Described) -> Iterator[tuple[str, Tensor]]:
     """(name, value) of the adapters that a run begins with."""
     spec, lora = described.spec, described.spec.recipe.model.lora
     if lora is not None:
-        layers, device = dict(described.adapted), _drawing_device(spec)
+        layers, device = dict(described.adapted), drawing_device(spec)
         yield from with_adapters((), layers, lora.rank, spec.recipe.train.seed, device)
 
 
