@@ -235,6 +235,8 @@ def _said(content: Content, output: Path, written: Written, form: Form, dtype: D
         after = f"transformers' from_pretrained({shown!r})"
     elif any(".lora_" in name for name in content.names):  # which no init_from takes
         after = f"zerofit convert {shown} --inspect"
+    elif form == "safetensors" and content.optimizer is not None:
+        after = f"zerofit train RECIPE --resume {shown}"
     return f"wrote {shown}: {what}\nnext: {after}"
 
 
