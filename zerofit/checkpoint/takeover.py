@@ -22,7 +22,15 @@ from zerofit.train.optimizers import group_names
 if TYPE_CHECKING:
     from zerofit.train.trainer import RunTrainer
 
-REMEMBERED = ("global_step", "epoch", "best_metric", "best_global_step", "best_model_checkpoint", "total_flos")
+REMEMBERED = (
+    "global_step",
+    "epoch",
+    "best_metric",
+    "best_global_step",
+    "best_model_checkpoint",
+    "total_flos",
+    "log_history",
+)
 """Of Trainer's state, what goes on; the rest follows from the run's plan."""
 
 

@@ -5,7 +5,6 @@ Every rank reads the whole tensor and keeps its share; nothing here is collectiv
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,21 +17,18 @@ from zerofit.train.lars import real_elements
 from zerofit.train.state import LossScale, Reader, TrainingState
 
 
-def trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Names and parameters that are trained."""
-    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
-
-
 def restore_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState, share: Any) -> None:
     """Engines whose optimizer holds the model's parameters; `share(parameter, whole)` gives what is held of them."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
     with torch.no_grad():
-        for name, parameter in trained(model):
+        for parameter in (one for group in optimizer.param_groups for one in group["params"]):
+            name = names[id(parameter)]
             parameter.copy_(share(parameter, state.weights[name]()))
             kept = optimizer.state[parameter]
+            if name in state.counts:  # first, as the optimizers do: what is saved then is the same bit by bit
+                kept["step"] = torch.tensor(state.counts[name], dtype=torch.float32)
             for kind, read in state.moments.get(name, {}).items():
                 kept[kind] = share(parameter, read())
-            if name in state.counts:
-                kept["step"] = torch.tensor(state.counts[name], dtype=torch.float32)
 
 
 def restore_flat(optimizer: torch.optim.Optimizer, flat: Tensor, pieces: list[Piece], state: TrainingState) -> None:
