@@ -19,6 +19,8 @@ from zerofit.models.placement import WholePlacement
 from zerofit.models.whole import describe_model
 from zerofit.plan.spec import RunSpec
 
+pytestmark = pytest.mark.thorough
+
 LORA = "model.lora={rank: 2, alpha: 8}"
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from cli_runs import environment, steps, tiny, trained
 
+pytestmark = pytest.mark.thorough
+
 TWO = ("--nproc", "2")
 
 

@@ -43,6 +43,7 @@ def run(method: str, **changes: Any) -> dict[str, Any]:
     return zerofit.run_training_experiment(method, "qwen3-tiny", train, test, **fields)
 
 
+@pytest.mark.thorough
 def test_strategies_and_the_command_line_agree(tmp_path: Path) -> None:
     before = dict(os.environ)
     first, second = run("ddp"), run("zero3", run_dir=tmp_path / "sharded")

@@ -19,6 +19,8 @@ from zerofit.config.load import load_job, recipe_names
 from zerofit.config.schema import ZERO_STAGE
 from zerofit.plan.files import read_spec
 
+pytestmark = pytest.mark.thorough
+
 CASES = [(name, None) for name in recipe_names()] + [("vit-huge-food101", "zero2"), ("vit-huge-food101", "zero3")]
 # The others take ways that these take as well, with other data.
 SHORT = [

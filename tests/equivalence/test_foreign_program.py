@@ -24,6 +24,8 @@ from zerofit.plan.files import write_spec
 from zerofit.plan.spec import RunSpec
 from zerofit.train.optimizers import group_names
 
+pytestmark = pytest.mark.thorough
+
 STEPS, SAVED, BATCH = 20, 12, 240  # epochs of 5 steps: it goes on amid the third
 STAGES = (2, 3)
 OURS = "ours"

@@ -21,6 +21,8 @@ from zerofit.config.schema import Recipe
 from zerofit.plan.files import write_spec
 from zerofit.plan.spec import RunSpec
 
+pytestmark = pytest.mark.thorough
+
 LOSS, GRAD_NORM, WEIGHT = 1e-6, 3e-6, 3e-6  # relative, relative, absolute; as in test_equivalence.py
 BROKEN = 30 * LOSS
 

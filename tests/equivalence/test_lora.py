@@ -20,6 +20,8 @@ from zerofit.plan.files import write_spec
 from zerofit.plan.spec import RunSpec
 from zerofit.train.engine import WEIGHTS
 
+pytestmark = pytest.mark.thorough
+
 STEPS, MICRO, WORLD = 12, 4, 2  # so two micro-batches a step
 LORA = {"rank": 3, "alpha": 12}
 GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 2, "n_head": 2, "n_inner": 33, "n_positions": 32}

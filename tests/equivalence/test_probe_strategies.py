@@ -16,6 +16,8 @@ from zerofit.config.schema import Recipe
 from zerofit.plan.files import write_spec
 from zerofit.plan.spec import RunSpec
 
+pytestmark = pytest.mark.thorough
+
 STRATEGIES = ("ddp", "fsdp2", "zero1", "zero2", "zero2+offload_optimizer", "zero3")
 STEPS, SAVED = 12, 7
 # A backbone of half a million parameters under a head of a thousand. Its weights are wide, and a micro-batch has 16

@@ -20,6 +20,8 @@ from zerofit.launch.relocate import relocate
 from zerofit.models.zero_files import zero_weights
 from zerofit.models.zero_states import zero_states
 
+pytestmark = pytest.mark.thorough
+
 # ZeRO-3 last: it replaces F.linear for the rest of a process.
 ENGINES = ("ddp", "fsdp2", "zero1", "zero2", "zero3")
 OTHER = dict(zip(ENGINES, (*ENGINES[1:], ENGINES[0]), strict=True))

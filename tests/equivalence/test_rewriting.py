@@ -19,6 +19,8 @@ from zerofit.plan.files import write_spec
 from zerofit.plan.spec import RunSpec
 from zerofit.train.optimizers import group_names
 
+pytestmark = pytest.mark.thorough
+
 STEPS, SAVED = 8, 4
 TARGETS = ("single", "fsdp2", "zero1", "zero3")
 

@@ -22,6 +22,8 @@ from zerofit.models.build import build_model
 from zerofit.models.placement import WholePlacement
 from zerofit.plan.spec import RunSpec
 
+pytestmark = pytest.mark.thorough
+
 STEPS, MICRO, WORLD = 12, 4, 2  # so two micro-batches a step
 
 GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 2, "n_head": 2, "n_inner": 33, "n_positions": 32}
