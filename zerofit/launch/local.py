@@ -30,6 +30,7 @@ from zerofit.launch.listener import ASKING, ECHO
 
 GRACE = 5.0  # seconds until a rank that the kernel holds is given up
 BLOCK = 4096  # bytes: a drive with less has no room for a file
+SETTLE = 0.2  # seconds: the kernel closes a dying rank's connections before it lets anybody know that it is dead
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,11 @@ def _watch(ranks: _Ranks, events: Events, log_dir: Path, grace: float) -> Outcom
         failed = {rank: status for rank, status in statuses.items() if status not in (0, INTERRUPTED)}
         if failed:
             ended = _ended_by(failed.values(), asked)
-            return Outcome(signal=ended) if ended else Outcome(failure=_first_failure(failed, log_dir))
+            if ended:
+                return Outcome(signal=ended)
+            time.sleep(SETTLE)  # whose peers may have reported already
+            failed |= {rank: status for rank, status in ranks.statuses().items() if status not in (0, INTERRUPTED)}
+            return Outcome(failure=_first_failure(failed, log_dir))
         if len(statuses) == len(ranks.processes):
             return Outcome(interrupted=INTERRUPTED in statuses.values())
 
