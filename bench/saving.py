@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ranks import FIGURES, be_rank, run_ranks, write_plan
+from ranks import FIGURES, NoStore, be_rank, run_ranks, write_plan
 
 if TYPE_CHECKING:
     import torch
@@ -90,18 +90,8 @@ def resuming(began: float, spec: RunSpec, device: torch.device) -> dict[str, Any
             marks["first_step_s"] = time.time() - began
             control.should_training_stop = True
 
-    class NoMore:
-        def commit(self, *arguments: Any, **options: Any) -> None:
-            raise AssertionError("one step is trained")
-
-        def write_tensors(self, *arguments: Any, **options: Any) -> None:
-            raise AssertionError("nothing is saved")
-
-        def finish(self) -> None:
-            pass
-
     checkpoint = spec.run_dir / "checkpoints" / f"step-{SAVED:06d}"
-    run = prepare(spec, this_device(spec), NoMore(), checkpoint)
+    run = prepare(spec, this_device(spec), NoStore(), checkpoint)
     marks["built_s"] = time.time() - began
     run.trainer.add_callback(Watch())
     try:

@@ -9,15 +9,16 @@ optimizer keeps, as the engine holds it.
 
 from __future__ import annotations
 
-import faulthandler
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from ranks import be_rank
 from torch import Tensor, nn
+
+from zerofit.launch.environment import World
 
 LIMIT = 300
 
@@ -47,25 +48,15 @@ class Odd(nn.Module):
 
 
 def main() -> None:
-    from zerofit.launch import failure, group, lifeline
-    from zerofit.launch.environment import outer_world
-
-    lifeline.watch()
-    world = outer_world(os.environ)
-    assert world is not None
     works = json.loads(Path(sys.argv[1]).read_text())
 
-    def body() -> None:
-        faulthandler.dump_traceback_later(LIMIT, exit=True)
-        group.join(world, "cpu")
+    def body(world: World) -> None:
         for name, config in works["cases"]:
             live = trained(Path(works["directory"]) / name, config)
             if world.rank == 0:
                 torch.save(live, Path(works["directory"]) / f"{name}.live.pth")
-        group.leave()
 
-    failure.guard(world.rank, Path(sys.argv[1]).parent / "logs", body)
-    failure.finish()
+    be_rank(Path(sys.argv[1]).parent / "logs", body, LIMIT)
 
 
 def trained(directory: Path, config: dict[str, Any]) -> dict[str, Any]:

@@ -7,19 +7,17 @@ The model has a tied pair, a parameter of one element, odd sizes, frozen ones, a
 
 from __future__ import annotations
 
-import faulthandler
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from ranks import be_rank
 from torch import Tensor, nn
 
-from zerofit.launch import failure, group, lifeline
-from zerofit.launch.environment import outer_world
+from zerofit.launch.environment import World
 
 BEFORE, AFTER = 4, 5
 """Steps until the program saves, and from there."""
@@ -200,27 +198,20 @@ JOBS = {"train": train, "go_on": go_on, "rewrite": rewrite, "restore": restore}
 
 
 def main() -> None:
-    lifeline.watch()
-    world = outer_world(os.environ)
-    assert world is not None
     path = Path(sys.argv[1])
     jobs = json.loads(path.read_text())
 
-    def body() -> None:
+    def body(world: World) -> None:
         from zerofit.launch import workarounds
 
-        faulthandler.dump_traceback_later(LIMIT, exit=True)
-        group.join(world, "cpu")
         workarounds.quiet()
         workarounds.apply()
         outcomes = [JOBS[name](**arguments) for name, arguments in jobs]
         if world.rank == 0:
             path.with_suffix(".outcomes.json").write_text(json.dumps(outcomes))
         dist.barrier()
-        group.leave()
 
-    failure.guard(world.rank, path.parent / "logs", body)
-    failure.finish()
+    be_rank(path.parent / "logs", body, LIMIT)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from zerofit.launch import failure, group, lifeline
+from ranks import be_rank
+
 from zerofit.launch import worker as product
-from zerofit.launch.environment import outer_world
+from zerofit.launch.environment import World
 from zerofit.plan.files import read_spec
 from zerofit.plan.spec import RunSpec
 from zerofit.train.pulse import PULSE, Stopped
@@ -30,23 +31,16 @@ LIMIT = 300  # seconds for a run, imports included; then every thread's stack is
 
 
 def main() -> None:
-    lifeline.watch()
-    world = outer_world(os.environ)
-    assert world is not None
     works = json.loads(Path(sys.argv[1]).read_text())
 
-    def body() -> None:
-        faulthandler.dump_traceback_later(LIMIT, exit=True)
-        group.join(world, "cpu")
+    def body(world: World) -> None:
         for work in works:
             faulthandler.dump_traceback_later(LIMIT, exit=True)
             outcome = train(work)
             if world.rank == 0:
                 (Path(work["run"]) / "outcome.json").write_text(json.dumps(outcome))
-        group.leave()
 
-    failure.guard(world.rank, Path(sys.argv[1]).parent / "logs", body)
-    failure.finish()
+    be_rank(Path(sys.argv[1]).parent / "logs", body, LIMIT)
 
 
 def train(work: dict[str, Any]) -> dict[str, Any]:

@@ -22,13 +22,13 @@ from unittest.mock import patch
 
 sys.path.append(str(Path(__file__).parents[1] / "equivalence"))
 
+from ranks import be_rank
 from worker import forget
 
 from zerofit.checkpoint.manifest import newest
 from zerofit.config.errors import UserError
-from zerofit.launch import failure, group, lifeline
 from zerofit.launch import worker as product
-from zerofit.launch.environment import outer_world
+from zerofit.launch.environment import World
 from zerofit.plan.files import read_spec
 
 LIMIT = 100  # seconds for a run, imports included; then every thread's stack is printed and the rank ends
@@ -36,23 +36,17 @@ BLOCK = 4096
 
 
 def main() -> None:
-    lifeline.watch()
-    world = outer_world(os.environ)
-    assert world is not None
     cases = json.loads(Path(sys.argv[1]).read_text())
 
-    def body() -> None:
-        group.join(world, "cpu")
+    def body(world: World) -> None:
         for case in cases:
             faulthandler.dump_traceback_later(LIMIT, exit=True)
             faults, behind = (by_step(case[kind]) for kind in ("faults", "behind"))
             outcome = train(Path(case["run"]), faults, behind)
             if world.rank == 0:
                 (Path(case["run"]) / "outcome.json").write_text(json.dumps(outcome))
-        group.leave()
 
-    failure.guard(world.rank, Path(sys.argv[1]).parent / "logs", body)
-    failure.finish()
+    be_rank(Path(sys.argv[1]).parent / "logs", body, LIMIT)
 
 
 def by_step(faults: dict[str, str] | None) -> dict[int, str]:
