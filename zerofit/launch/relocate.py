@@ -21,8 +21,8 @@ from zerofit.launch import reference, rundir
 from zerofit.launch.dispatch import Launch, dispatch
 from zerofit.launch.environment import outer_world
 from zerofit.launch.recipe import override
-from zerofit.launch.relocate_zero import is_foreign, relocate_zero
-from zerofit.launch.replan import EARLIER, replan
+from zerofit.launch.relocate_zero import is_deepspeed, relocate_zero
+from zerofit.launch.replan import EARLIER, how, replan
 from zerofit.launch.worker import REWRITTEN
 from zerofit.plan.files import DEEPSPEED_FILE, RUN_FILE, write_spec
 from zerofit.plan.hardware import cpu
@@ -39,7 +39,7 @@ def relocate(source: Path, strategy: str, world: int | None, output: Path | None
     """
     _check(strategy, world)
     run, step = reference.split(source)
-    if step is None and not reference.is_run(run) and is_foreign(run):
+    if step is None and not reference.is_run(run) and is_deepspeed(run):
         return relocate_zero(run, strategy, world, output, debug=debug)
     before = rundir.load(run)
     checkpoint = _checkpoint(before.run_dir, run, step)
@@ -75,11 +75,6 @@ def relocate(source: Path, strategy: str, world: int | None, output: Path | None
         shutil.rmtree(part, ignore_errors=True)
         os.close(lock)
     return code
-
-
-def how(strategy: str, ranks: int) -> str:
-    """`zero2 on 2 ranks`."""
-    return f"{strategy} on {ranks} {'rank' if ranks == 1 else 'ranks'}"
 
 
 def check_free(output: Path, source: Path) -> None:

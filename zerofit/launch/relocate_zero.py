@@ -23,16 +23,17 @@ TARGETS = ("zero1", "zero2", "zero3")
 PLAIN = ("single", "ddp")
 
 
-def is_foreign(directory: Path) -> bool:
+def is_deepspeed(directory: Path) -> bool:
     """Whether these are DeepSpeed's files, by their names."""
     directory = directory.expanduser()
     return (directory / "latest").is_file() or any(directory.glob("*_states.pt"))
 
 
 def relocate_zero(source: Path, strategy: str, world: int | None, output: Path | None, *, debug: bool = False) -> int:
-    """As `relocate`, of a directory that `is_foreign`. Raises UserError."""
+    """As `relocate`, of a directory that `is_deepspeed`. Raises UserError."""
     from zerofit.launch.dispatch import Launch, dispatch
-    from zerofit.launch.relocate import begin, check_free, how
+    from zerofit.launch.relocate import begin, check_free
+    from zerofit.launch.replan import how
     from zerofit.plan.hardware import cpu
 
     if strategy not in (*TARGETS, *PLAIN):
@@ -106,7 +107,7 @@ def _what(source: Path) -> tuple[Path, int, int]:
 
     try:
         tag = tag_directory(source.expanduser().absolute())
-        assert tag is not None, "is_foreign has seen it"
+        assert tag is not None, "is_deepspeed has seen it"
         anatomy = zero_anatomy(tag)
     except UserError as error:
         said = str(error).removeprefix("init_from: ").partition("; if you trust")[0]

@@ -17,6 +17,7 @@ from zerofit.launch.dispatch import Launch, default_ranks, dispatch
 from zerofit.launch.environment import outer_world
 from zerofit.launch.recipe import override
 from zerofit.launch.reference import is_run, split
+from zerofit.launch.relocate_zero import is_deepspeed
 from zerofit.launch.replan import put_in_place, replan, said
 from zerofit.launch.restarts import Restarts
 from zerofit.plan.build import make_plan
@@ -184,8 +185,7 @@ def is_foreign(asked: Path, source: str | None) -> bool:
     directory = asked.expanduser()
     if is_run(run) or not directory.is_dir():
         return False
-    marks = ("latest", "*_states.pt", "state.json")
-    return source is not None or any(any(directory.glob(mark)) for mark in marks)
+    return source is not None or is_deepspeed(directory) or (directory / "state.json").is_file()
 
 
 def _from_origin(spec: RunSpec) -> list[str]:
