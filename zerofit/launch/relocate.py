@@ -41,6 +41,11 @@ def relocate(source: Path, strategy: str, world: int | None, output: Path | None
     run, step = reference.split(source)
     if step is None and not reference.is_run(run) and is_deepspeed(run):
         return relocate_zero(run, strategy, world, output, debug=debug)
+    if step is None and (run / "state.json").is_file():
+        raise UserError(
+            f"{run} is in the canonical form, which no recipe comes with; any strategy goes on from it: "
+            f"zerofit train RECIPE strategy={strategy} --resume {run}"
+        )
     before = rundir.load(run)
     checkpoint = _checkpoint(before.run_dir, run, step)
     step, facts = step_of(checkpoint) or 0, read_manifest(checkpoint).facts
