@@ -2,7 +2,7 @@
 # make demo    train the main job on embedded data: all GPUs, or two processes on CPU
 # make test    the tests that need no GPU
 # make test-thorough  the others: whole tables, and what takes minutes
-# make test-faults    the whole fault suite of which those are a selection
+# make test-faults    the fault suite and the table of resumes from any strategy to any, of which those are a selection
 # make check   format, lint, types, imports
 .DEFAULT_GOAL := setup
 PYTHON ?= python3
@@ -29,7 +29,7 @@ test-thorough: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m thorough $(TESTS)
 
 test-faults: setup
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m faults tests/faults
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m faults $(TESTS)
 
 check: setup
 	$(BIN)/ruff format --check .

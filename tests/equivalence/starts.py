@@ -34,6 +34,8 @@ class Work:
     """Put plain DDP in fsdp2's place."""
     resave: bool = False
     """Where the state of another engine was taken over, save it as it is, before the first step."""
+    uneven: bool = False
+    """Train the model of uneven.py; only with `whole`."""
     rewrite: str | None = None
     """Write this checkpoint as the run's own engine would, and no more."""
     mutations: tuple[str, ...] = ()

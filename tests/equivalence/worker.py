@@ -57,12 +57,17 @@ def train(work: dict[str, Any]) -> dict[str, Any]:
         rewrite(spec, spec, Path(work["rewrite"]))
         return {}
     if work["whole"]:
+        from uneven import uneven_models
+
         resume = None if work["resume"] is None else Path(work["resume"])
         PULSE.__init__()  # type: ignore[misc]  # as a new process has it
         if work["ask"] is not None:
             PULSE.attach(AskingAt(work["ask"]))
         try:
-            with saved_as_taken_over() if work["resave"] else nullcontext():
+            with (
+                saved_as_taken_over() if work["resave"] else nullcontext(),
+                uneven_models() if work["uneven"] else nullcontext(),
+            ):
                 return TASKS[spec.recipe.task].train(spec, resume)
         except Stopped:
             return {"stopped": True}

@@ -1,7 +1,8 @@
 """Faults that are put into launchers and ranks themselves, where nothing from outside could hit the moment.
 
 signal: {"number": 15, "to": "launcher" or "rank", "rank": R, "before": "MODULE:FUNCTION" or "phase": "step 5"}
-    Rank R (null: the launcher itself) sends that signal when it comes there, and waits until it has arrived.
+    Rank R (null: the launcher itself) sends that signal when it comes there, and waits until it has arrived. At a phase
+    it first waits until all ranks listen: the signal ends those that do not.
 clock: true
     `time.time` of launcher and ranks jumps a day forwards and backwards.
 """
@@ -14,6 +15,7 @@ import os
 import time
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 DAY = 86_400.0
@@ -41,7 +43,11 @@ def jump() -> None:
 def arm(rank: int | None) -> None:
     """Let this process send the signal when its moment comes, if it is the one to send it."""
     wanted = _given.get("signal")
-    if wanted is None or wanted["rank"] != rank:
+    if wanted is None:
+        return
+    if "phase" in wanted and rank is not None:
+        say_when_listening(rank)
+    if wanted["rank"] != rank:
         return
     target = os.getppid() if wanted["to"] == "launcher" and rank is not None else os.getpid()
 
@@ -58,6 +64,7 @@ def arm(rank: int | None) -> None:
             at(self, phase)
             if phase.startswith(wanted["phase"]) and not sent:
                 sent.append(phase)
+                await_all()
                 send()
 
         Listener.at = at_phase  # type: ignore[method-assign]
@@ -65,6 +72,25 @@ def arm(rank: int | None) -> None:
     module, _, name = wanted["before"].partition(":")
     owner = importlib.import_module(module)
     setattr(owner, name, before(getattr(owner, name), send))
+
+
+def say_when_listening(rank: int) -> None:
+    """Leave a file once this rank takes signals over."""
+    from zerofit.launch.listener import Listener
+
+    listen = Listener._listen
+
+    def saying(self: Listener) -> None:
+        listen(self)
+        Path(f"listening-{os.getppid()}-{rank}").touch()
+
+    Listener._listen = saying  # type: ignore[method-assign]
+
+
+def await_all() -> None:
+    """Go on once every rank of this run has said so."""
+    while not all(Path(f"listening-{os.getppid()}-{rank}").exists() for rank in range(int(os.environ["WORLD_SIZE"]))):
+        time.sleep(0.001)
 
 
 def before(function: Callable[..., Any], act: Callable[[], None]) -> Callable[..., Any]:

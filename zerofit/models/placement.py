@@ -7,12 +7,13 @@ one by one, with `placement.write`.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from accelerate import init_empty_weights
-from torch import Tensor
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from zerofit.models.classifier import ImageClassifier
@@ -48,7 +49,8 @@ class WholePlacement:
 
     def shard(self, model: ImageClassifier) -> None:
         """Give every parameter its whole storage."""
-        model.to(self.dtype).to_empty(device=self.device)
+        with kept_tied(model):
+            model.to(self.dtype).to_empty(device=self.device)
 
     def write(self, parameter: Tensor, value: Tensor) -> None:
         """Copy."""
@@ -56,7 +58,31 @@ class WholePlacement:
             parameter.copy_(value)
 
 
-def parameters_on_meta() -> AbstractContextManager[None]:
+@contextmanager
+def parameters_on_meta() -> Iterator[None]:
     """Modules constructed here have their parameters on the meta device, and their buffers real and computed."""
-    context: AbstractContextManager[None] = init_empty_weights(include_buffers=False)
-    return context
+    plain = nn.Module.register_parameter
+    with init_empty_weights(include_buffers=False):
+        emptying = nn.Module.register_parameter
+
+        def register(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+            # One that is there already gets a second name: accelerate would make a second parameter of it.
+            tied = parameter is not None and parameter.is_meta
+            (plain if tied else emptying)(module, name, parameter)
+
+        nn.Module.register_parameter = register  # type: ignore[method-assign, assignment]
+        yield  # accelerate puts back what was there
+
+
+@contextmanager
+def kept_tied(model: nn.Module) -> Iterator[None]:
+    """What has several names here has them afterwards: `to_empty` makes a parameter of each name."""
+    first: dict[int, str] = {}
+    aliases = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if first.setdefault(id(parameter), name) != name:
+            aliases[name] = first[id(parameter)]
+    yield
+    for alias, name in aliases.items():
+        owner, _, leaf = alias.rpartition(".")
+        model.get_submodule(owner)._parameters[leaf] = model.get_parameter(name)

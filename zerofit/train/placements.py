@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from zerofit.models.classifier import ImageClassifier
+from zerofit.models.placement import kept_tied, parameters_on_meta
 
 if TYPE_CHECKING:
     from zerofit.train.engine import Engine
@@ -30,12 +31,10 @@ class ShardedPlacement:
 
     @contextmanager
     def _building(self) -> Iterator[None]:
-        from accelerate import init_empty_weights
-
         with ExitStack() as stack:
             # Parameters are made on the device (initialised fast there) and dropped to meta one by one; buffers stay.
             stack.enter_context(torch.device(self.engine.device))
-            stack.enter_context(init_empty_weights(include_buffers=False))
+            stack.enter_context(parameters_on_meta())
             yield
 
     def shard(self, model: ImageClassifier) -> None:
@@ -53,7 +52,8 @@ class ShardedPlacement:
             fully_shard(block, mesh=mesh, mp_policy=precision, offload_policy=offload)
         fully_shard(model, mesh=mesh, mp_policy=precision, offload_policy=offload)
         buffers = {name: buffer.to(engine.device) for name, buffer in model.named_buffers()}
-        model.to_empty(device=self.device)
+        with kept_tied(model):
+            model.to_empty(device=self.device)
         for name, buffer in buffers.items():
             owner, _, leaf = name.rpartition(".")
             module = model.get_submodule(owner)
