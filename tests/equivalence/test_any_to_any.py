@@ -11,7 +11,7 @@ import torch
 from cases import VIT, furthest, plan, recipe
 from starts import Work, column, run_together
 from torch import Tensor
-from uneven import uneven_models
+from uneven import TIED, uneven_models
 
 from zerofit.checkpoint.native import read_state
 from zerofit.config.schema import Recipe
@@ -97,7 +97,9 @@ def groups(sources: dict[tuple[int, str], RunSpec]) -> list[list[str]]:
     spec = next(iter(sources.values()))
     with uneven_models():
         model = build_model(spec, WholePlacement(torch.device("cpu"), torch.float32), torch.float32)
-    return group_names(model, spec)
+    names = group_names(model, spec)
+    assert TIED not in [name for group in names for name in group]
+    return names
 
 
 def bits(checkpoint: Path, groups: list[list[str]]) -> dict[str, Tensor]:

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from zerofit.models import build
 from zerofit.models.vit import VitClassifier
 
+TIED = "backbone.layers.1.layernorm_after.weight"
+"""The second name."""
+
 
 class UnevenVit(VitClassifier):
     """Block 1's norms share their weight; the features are scaled by one number."""

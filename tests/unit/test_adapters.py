@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -17,10 +18,11 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from zerofit.config.errors import UserError
 from zerofit.config.schema import Recipe
 from zerofit.measure.flops import flops_per_image
-from zerofit.models.build import build_model
+from zerofit.models.build import KINDS, build_model
 from zerofit.models.classifier import ImageClassifier
 from zerofit.models.frozen import write_frozen
 from zerofit.models.placement import WholePlacement
+from zerofit.models.vit import VitClassifier
 from zerofit.models.whole import all_weights, describe_model, names_of
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -110,6 +112,27 @@ def test_merged_weights_are_the_models_own(model: dict[str, Any], tmp_path: Path
             change = 7.5 / 3 * (up @ down)
             change = change.T if model["shape"] is GPT2 else change
             torch.testing.assert_close(value, parameters[f"{layer}.base_layer.weight"] + change)
+
+
+def test_a_frozen_weight_with_two_names_is_found_again(tmp_path: Path) -> None:
+    class TiedVit(VitClassifier):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            self.backbone.layers[1].layernorm_after.weight = self.backbone.layers[1].layernorm_before.weight
+
+    names = [f"backbone.layers.1.layernorm_{where}.weight" for where in ("before", "after")]
+    with patch.dict(KINDS, vit=(KINDS["vit"][0], TiedVit)):
+        adapted = with_random_adapters(MODELS["vit"])
+        assert adapted.get_parameter(names[0]) is adapted.get_parameter(names[1])
+        held = {name: partial(Tensor.detach, value) for name, value in adapted.state_dict().items()}
+        assert held.keys().isdisjoint(names)
+        assert adapted.frozen_hash is not None
+        write_frozen(tmp_path, adapted.frozen_hash, "a test")
+        described = describe_model(tiny_spec({**MODELS["vit"], "lora": LORA}))
+        whole = {name: read() for name, read in all_weights(described, held, tmp_path, merged=False)}
+    assert whole.keys() == set(names_of(described, merged=False))
+    assert torch.equal(whole[names[0]], adapted.get_parameter(names[0]))
+    assert torch.equal(whole[names[1]], whole[names[0]])
 
 
 def test_recomputed_blocks_give_the_same_gradients() -> None:

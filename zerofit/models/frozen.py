@@ -65,7 +65,8 @@ def hashed(weights: Iterable[tuple[str, Tensor]], names: set[str], total: Weight
 
 def leave_out_frozen(model: nn.Module) -> None:
     """Make `model.state_dict()` leave out frozen parameters, and `load_state_dict` not miss them. Buffers stay."""
-    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    named = model.named_parameters(remove_duplicate=False)
+    frozen = {name for name, parameter in named if not parameter.requires_grad}
 
     def drop(module: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[str, Any]) -> None:
         for name in frozen:

@@ -77,12 +77,18 @@ def parameters_on_meta() -> Iterator[None]:
 @contextmanager
 def kept_tied(model: nn.Module) -> Iterator[None]:
     """What has several names here has them afterwards: `to_empty` makes a parameter of each name."""
+    aliases = other_names(model)
+    yield
+    for alias, name in aliases.items():
+        owner, _, leaf = alias.rpartition(".")
+        model.get_submodule(owner)._parameters[leaf] = model.get_parameter(name)
+
+
+def other_names(model: nn.Module) -> dict[str, str]:
+    """Of tied parameters each further name -> the first, which is the one of `named_parameters()`."""
     first: dict[int, str] = {}
     aliases = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if first.setdefault(id(parameter), name) != name:
             aliases[name] = first[id(parameter)]
-    yield
-    for alias, name in aliases.items():
-        owner, _, leaf = alias.rpartition(".")
-        model.get_submodule(owner)._parameters[leaf] = model.get_parameter(name)
+    return aliases

@@ -21,7 +21,7 @@ from zerofit.models.classifier import ImageClassifier
 from zerofit.models.config import make_config
 from zerofit.models.frozen import WeightHash, check_frozen, trains_a_part
 from zerofit.models.initialise import untouched_random_state
-from zerofit.models.placement import parameters_on_meta
+from zerofit.models.placement import other_names, parameters_on_meta
 from zerofit.models.pretrained import Reader, locate
 from zerofit.models.trainable import apply_rules
 from zerofit.plan.rules import rules_of
@@ -122,13 +122,15 @@ def merge(described: Described, layer: str, weight: Tensor, held: Mapping[str, R
 
 
 def _origin(described: Described) -> Iterator[tuple[str, Tensor]]:
-    """(name in the run's model, value) of every parameter that a run begins with, adapters apart."""
+    """(name in the run's model, value) of every parameter that a run begins with, under all its names; no adapters."""
     spec = described.spec
     pretrained = spec.recipe.model.pretrained
     directory = None if pretrained is None else locate(pretrained, weights=spec.origin is None)
-    for name, value in first_weights(described.plain, spec, directory, drawing_device(spec)):
-        layer, _, leaf = name.rpartition(".")
-        yield (f"{layer}{BASE}{leaf}" if layer in described.adapted else name), value.cpu()
+    aliases = other_names(described.plain)
+    for first, value in first_weights(described.plain, spec, directory, drawing_device(spec)):
+        for name in (first, *(alias for alias, of in aliases.items() if of == first)):
+            layer, _, leaf = name.rpartition(".")
+            yield (f"{layer}{BASE}{leaf}" if layer in described.adapted else name), value.cpu()
 
 
 def _adapters(described: Described) -> Iterator[tuple[str, Tensor]]:
