@@ -14,6 +14,7 @@ from zerofit.config.data import Data
 from zerofit.config.model import Model
 from zerofit.config.optimizer import Optimizer
 from zerofit.config.probe import Probe
+from zerofit.config.profile import Profile
 from zerofit.config.ranges import NO_BOOL, BelowOne, Count, Positive
 from zerofit.config.section import Section
 
@@ -213,6 +214,8 @@ class Recipe(Section):
     """When it is evaluated."""
     track: Track = Track()
     """Where its figures go."""
+    profile: Profile | None = None
+    """Which optimizer steps every rank writes a trace of; null: none."""
     run_dir: Path | None = None
     """The run directory; null makes `runs/<name>`, with a number where that exists."""
 

@@ -44,6 +44,7 @@ def make_plan(
     _check_trackers(recipe.track.to)
     precision = resolve_precision(recipe.strategy.precision, hardware)
     batches = make_batches(recipe, facts, ranks)
+    _check_profile(recipe, batches.total_steps)
     return RunSpec(
         recipe=recipe,
         run_dir=run_dir.absolute(),
@@ -85,6 +86,17 @@ def _check_trackers(names: tuple[str, ...]) -> None:
     for name in names:
         if importlib.util.find_spec(name) is None:
             raise UserError(f"track.to: {name} is not installed: pip install {name}, or leave it out")
+
+
+def _check_profile(recipe: Recipe, total: int) -> None:
+    """Raise UserError for a window of steps that the run does not take."""
+    if recipe.profile is None:
+        return
+    if recipe.probe is not None and recipe.probe.features == "cached":
+        raise UserError("profile: a probe on cached features is not traced; use probe.features=online, or leave it out")
+    last = recipe.profile.steps[1]
+    if last > total:
+        raise UserError(f"profile.steps: step {last} is beyond the run's last, {total}; use steps up to {total}")
 
 
 def _peak_rate(optimizer: Optimizer, global_batch: int) -> float:

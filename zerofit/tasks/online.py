@@ -23,12 +23,13 @@ from zerofit.data.order import TrainOrder
 from zerofit.measure.device import peak_flops
 from zerofit.measure.flops import training_flops_per_image
 from zerofit.measure.memory import Peak
+from zerofit.measure.profile import Window
 from zerofit.measure.progress import Progress
 from zerofit.models.build import build_model
 from zerofit.models.frozen import check_frozen, trains_a_part
 from zerofit.plan.spec import RunSpec
 from zerofit.tasks.counting import count
-from zerofit.train.callbacks import Guard, Order, Pulse, Ready, Records
+from zerofit.train.callbacks import Guard, Order, Profiled, Pulse, Ready, Records
 from zerofit.train.engine import DTYPES, WEIGHTS
 from zerofit.train.job import Store
 from zerofit.train.pulse import PULSE, Stopped
@@ -177,6 +178,8 @@ def prepare(spec: RunSpec, device: torch.device, store: Store, resume: Path | No
             take_up(trainer)
 
     trainer.add_callback(Ready(ready))
+    if spec.recipe.profile is not None:
+        trainer.add_callback(Profiled(Window(spec.recipe.profile, spec.run_dir / "profile", device)))
     records = Records(
         path=spec.run_dir / "metrics.jsonl",
         spec=spec,

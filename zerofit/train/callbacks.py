@@ -13,6 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from zerofit.config.errors import UserError
 from zerofit.measure.memory import Peak
+from zerofit.measure.profile import Window
 from zerofit.plan.spec import RunSpec
 from zerofit.train.job import Job
 from zerofit.train.pulse import PULSE
@@ -67,6 +68,26 @@ class Pulse(TrainerCallback):
         if PULSE.reached(f"end of step {state.global_step}"):
             control.should_evaluate = False
             control.should_save = control.should_training_stop = True
+
+
+class Profiled(TrainerCallback):
+    """Traces a window of optimizer steps. On every rank."""
+
+    def __init__(self, window: Window) -> None:
+        self.window = window
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.window.begin(state.global_step + 1)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.window.end(state.global_step)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.window.close()
 
 
 class Guard(TrainerCallback):
