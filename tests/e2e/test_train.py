@@ -140,3 +140,18 @@ def test_a_run_directory_that_exists_is_not_overwritten(run: Path) -> None:
     done = zerofit("train", "tiny.yaml", f"run_dir={run}", cwd=run.parents[1])
     refused(done, str(run), "--resume")
     assert files(run) == before
+
+
+def test_a_run_may_end_without_a_checkpoint_and_without_a_test(tmp_path: Path) -> None:
+    wanted = ("checkpoint.at_end=false", "checkpoint.every_steps=4", "evaluate.at_end=false", "strategy=single")
+    run = trained(str(tiny(tmp_path)), *wanted, cwd=tmp_path)
+    assert [path.name for path in (run / "checkpoints").glob("step-*")] == ["step-000004"]
+    body = result(run)
+    assert body["exit"] == "finished"
+    assert "test" not in body
+    assert body["holds"].keys() == {"weights", "gradients", "optimizer", "rest"}
+    assert sum(body["holds"].values()) == pytest.approx(body["peak_alloc_gib"], rel=1e-3)
+    assert all(0 < record["optimizer_s"] < 60 for record in steps(run))
+    shutil.rmtree(run / "checkpoints")
+    refused(zerofit("eval", "runs/tiny", cwd=tmp_path), "runs/tiny has no complete checkpoint", "checkpoint.at_end")
+    refused(zerofit("train", "--resume", "runs/tiny", cwd=tmp_path), "runs/tiny has no complete checkpoint")

@@ -26,7 +26,16 @@ optimizer: {lr: 1e-3, warmup: {steps: 2}}
 evaluate: {micro_batch: 60, every_steps: 4}
 """
 STEPS = 40
-CLOCKED = ("samples_s", "mfu", "peak_alloc_gib", "peak_reserved_gib", "host_rss_gib", "data_wait_s", "duration_s")
+CLOCKED = (
+    "samples_s",
+    "mfu",
+    "peak_alloc_gib",
+    "peak_reserved_gib",
+    "host_rss_gib",
+    "data_wait_s",
+    "optimizer_s",
+    "duration_s",
+)
 
 
 def recipe(directory: Path, **checkpoint: int) -> Path:

@@ -196,3 +196,9 @@ def test_the_job_file_keeps_what_was_given_and_says_where_each_stage_starts(tmp_
 def test_a_misspelt_list_of_stages_is_no_recipe_without_them() -> None:
     said = refused(STAGED.replace("stages:", "stage:"))
     assert "r.yaml:11: stage: unknown field; did you mean stages?" in said
+
+
+def test_a_stage_that_the_next_one_starts_from_saves_at_its_end() -> None:
+    (line,) = refused(STAGED.replace("init_from: elsewhere\n", ""), "stages.0.checkpoint.at_end=false")
+    assert "stages.0: checkpoint.at_end" in line
+    assert not job("checkpoint.at_end=false", "stages.1.init_from=runs/other").stages[0].checkpoint.at_end

@@ -130,12 +130,15 @@ def parse_strategy(text: str) -> dict[str, Any]:
 
 
 class Checkpoint(Section):
-    """When checkpoints are written; one at the end always is."""
+    """When checkpoints are written."""
 
     every_steps: Count | None = None
     """Every so many optimizer steps."""
     every_epochs: Count | None = None
     """Every so many epochs."""
+    at_end: bool = True
+    """One is written where the run ends, at its last step or on a signal; false: those of every_* alone, and a run
+    without any cannot be evaluated, exported or gone on with."""
     keep: Count = 2
     """How many of the newest stay; of those saved at a step that was validated the best one stays besides."""
     async_save: bool = True
@@ -147,12 +150,14 @@ class Checkpoint(Section):
 
 
 class Evaluate(Section):
-    """When the validation split is evaluated; the test split is evaluated at the end."""
+    """When the validation split is evaluated, and whether the test split is."""
 
     every_steps: Count | None = None
     """Every so many optimizer steps."""
     every_epochs: Count | None = None
     """Every so many epochs."""
+    at_end: bool = True
+    """Evaluate the test split after the last step."""
     micro_batch: Count | None = None
     """Samples per rank and forward; null takes train.micro_batch."""
     best_metric: Literal["top1", "top5", "loss"] = "top1"

@@ -76,6 +76,7 @@ def make_job(document: Document, label: str, overrides: Sequence[Override], name
         except ValidationError as error:
             faults += explain(error, Origin(label, document, above, index, tuple(shared.keys() - below.keys())))
     faults = faults or _useless_sections(shared, overrides, tasks, document, label)
+    faults = faults or _unsaved(recipes, document, label)
     if faults:
         raise UserError("\n".join(dict.fromkeys(faults)))  # a fault of the shared part is every stage's
     own = apply_overrides(
@@ -88,6 +89,16 @@ def make_job(document: Document, label: str, overrides: Sequence[Override], name
         raise UserError("\n".join(explain(error, Origin(label, document, overrides)))) from None
     assert head.name is not None
     return Job(head.name, head.description, head.run_dir, tuple(recipes), staged=True)
+
+
+def _unsaved(recipes: Sequence[Recipe], document: Document, label: str) -> list[str]:
+    """Faults of stages that leave nothing to the next one, which starts from their last checkpoint."""
+    return [
+        f"{label}:{document.line(('stages', index))}: stages.{index}: checkpoint.at_end: the next stage starts from "
+        "the checkpoint of this one's end; leave it true"
+        for index, (stage, after) in enumerate(zip(recipes, recipes[1:], strict=False))
+        if not stage.checkpoint.at_end and after.init_from is None
+    ]
 
 
 def _whole(shared: Raw, own: Raw, overrides: Sequence[Override], where: str) -> Raw:

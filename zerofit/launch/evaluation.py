@@ -74,7 +74,9 @@ def chosen_checkpoint(run_dir: Path, step: int | None) -> Path:
         return exact(run_dir, step, lambda one: f"--checkpoint {one}")
     checkpoint = newest(run_dir / "checkpoints", tell)
     if checkpoint is None:
-        raise UserError(f"{run_dir} has no complete checkpoint")
+        raise UserError(
+            f"{run_dir} has no complete checkpoint (with checkpoint.at_end=false none is written at the end)"
+        )
     return checkpoint
 
 

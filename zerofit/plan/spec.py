@@ -63,9 +63,9 @@ class Batches(Section):
     warmup_steps: int
     """Of these, warm-up."""
     checkpoint_steps: int | None
-    """Write a checkpoint every so many steps; null: at the end alone."""
+    """Write a checkpoint every so many steps; null: at the end alone (`checkpoint.at_end`)."""
     evaluate_steps: int | None
-    """Validate every so many steps; null: never (the test split is evaluated at the end in any case)."""
+    """Validate every so many steps; null: never (the test split is evaluated at the end: `evaluate.at_end`)."""
 
 
 class RunSpec(Section):

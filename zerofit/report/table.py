@@ -28,7 +28,9 @@ def training(run_dir: Path) -> str:
     """The table of a finished run; figures that its task does not report are left out."""
     shown = os.path.relpath(run_dir)
     result = json.loads((run_dir / "result.json").read_text(encoding="utf-8"))
-    return _aligned([*_figures(result), ("run directory", shown), ("next", f"zerofit eval {shown}")])
+    saved = any(run_dir.glob("checkpoints/step-*"))
+    after = [("next", f"zerofit eval {shown}")] if saved else []
+    return _aligned([*_figures(result), ("run directory", shown), *after])
 
 
 def job(runs: Sequence[Path]) -> str:

@@ -29,8 +29,9 @@ from zerofit.models.build import build_model
 from zerofit.models.frozen import check_frozen, trains_a_part
 from zerofit.plan.spec import RunSpec
 from zerofit.tasks.counting import count
-from zerofit.train.callbacks import Guard, Order, Profiled, Pulse, Ready, Records
+from zerofit.train.callbacks import Guard, NoEnd, Order, Profiled, Pulse, Ready, Records
 from zerofit.train.engine import DTYPES, WEIGHTS
+from zerofit.train.holdings import StepWatch
 from zerofit.train.job import Store
 from zerofit.train.pulse import PULSE, Stopped
 from zerofit.train.saving import note_of
@@ -118,14 +119,15 @@ def train_online(spec: RunSpec, resume: Path | None) -> dict[str, Any]:
     dist.all_reduce(run.job.bad_items)
     best = {"step": run.trainer.state.best_global_step, "value": run.trainer.state.best_metric}
     result = {
-        "test": run.test(),
+        **({"test": run.test()} if spec.recipe.evaluate.at_end else {}),
         "steps": run.trainer.state.global_step,
         "train_s": round(trained, 3),
         "samples_s": round(statistics.median(run.records.samples_s), 3) if run.records.samples_s else None,
         "bad_items": int(run.job.bad_items),
         "best": best,
         "saves": store.saves,
-        **memory(largest(run.peak.figures())),
+        "tokens_per_sample": run.trainer.classifier.tokens,
+        **where_memory_went(run.peak.figures(), run.watch.holds),
     }
     shared = [result]
     dist.broadcast_object_list(shared, src=0)
@@ -142,6 +144,7 @@ class Prepared:
     trainer: RunTrainer
     records: Records
     peak: Peak
+    watch: StepWatch
 
     def test(self) -> dict[str, Any]:
         """Figures over the test split, or over the validation split where there is none. Collective."""
@@ -164,10 +167,15 @@ def prepare(spec: RunSpec, device: torch.device, store: Store, resume: Path | No
     model = build_model(spec, engine.placement(), engine.compute_dtype, weights=whole)
     job = ImageJob(spec, device)
     callbacks = [Order(job, spec.batches.steps_per_epoch), Guard(), Pulse()]
+    if not spec.recipe.checkpoint.at_end:
+        callbacks.append(NoEnd(spec.batches.checkpoint_steps))
     trainer = RunTrainer(spec, engine, model, job, store, callbacks)
+
+    watch = StepWatch(engine)
 
     def ready() -> None:
         engine.verify(trainer.model_wrapped, trainer.optimizer)
+        watch.attach(model, trainer.model_wrapped, trainer.optimizer)
         if model.frozen_hash is not None:
             engine.save_a_part(trainer.model_wrapped)
         trainer.take_writes()
@@ -185,6 +193,7 @@ def prepare(spec: RunSpec, device: torch.device, store: Store, resume: Path | No
         spec=spec,
         peak=peak,
         data_wait=lambda: trainer.data_wait_s,
+        optimizer_time=watch.clock.read,
         flops=training_flops_per_image(model),
         peak_flops=peak_flops(spec.hardware.name, DTYPES[spec.precision]),
         progress=Progress(spec.batches.total_steps),
@@ -194,7 +203,7 @@ def prepare(spec: RunSpec, device: torch.device, store: Store, resume: Path | No
         note = note_of(model, spec)
         if note is not None:
             print(note, flush=True)
-    return Prepared(spec, device, job, trainer, records, peak)
+    return Prepared(spec, device, job, trainer, records, peak, watch)
 
 
 def this_device(spec: RunSpec) -> torch.device:
@@ -211,6 +220,29 @@ def memory(figures: dict[str, float]) -> dict[str, float]:
 
 def largest(figures: dict[str, float]) -> dict[str, float]:
     """Each figure's largest value over the ranks. Collective."""
+    everyone = of_all(figures)
+    return {name: max(one[name] for one in everyone) for name in figures}
+
+
+def of_all(figures: dict[str, float]) -> list[dict[str, float]]:
+    """Every rank's. Collective."""
     everyone: list[dict[str, float]] = [{} for _ in range(dist.get_world_size())]
     dist.all_gather_object(everyone, figures)
-    return {name: max(one[name] for one in everyone) for name in figures}
+    return everyone
+
+
+def where_memory_went(figures: dict[str, float], holds: dict[str, float]) -> dict[str, Any]:
+    """Peaks, largest over the ranks; `host_gib`, all ranks' peaks of host memory together; and `holds`. Collective.
+
+    `holds` is of the rank with the largest peak, in GiB: weights, gradients and optimizer as its engine holds them on
+    the device (on a CPU, in the process), and the rest of its peak. Left out where no step was taken.
+    """
+    peaks = [memory(one) for one in of_all(figures)]
+    held = of_all(holds)
+    fullest = max(range(len(peaks)), key=lambda rank: peaks[rank]["peak_alloc_gib"])
+    found: dict[str, Any] = {name: max(one[name] for one in peaks) for name in peaks[0]}
+    found["host_gib"] = round(sum(one["host_rss_gib"] for one in peaks), 4)
+    if held[fullest]:
+        rest = max(0.0, peaks[fullest]["peak_alloc_gib"] - sum(held[fullest].values()))
+        found["holds"] = {name: round(size, 6) for name, size in (*held[fullest].items(), ("rest", rest))}
+    return found

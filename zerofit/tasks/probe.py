@@ -52,6 +52,9 @@ def check_cached(recipe: Recipe) -> None:
             "probe.features: cached features come from a model that is frozen but for the head, and model.trainable "
             f"has the rules {given}; use features: online, or model.trainable=[head]"
         )
+    for section, at_end in (("checkpoint", recipe.checkpoint.at_end), ("evaluate", recipe.evaluate.at_end)):
+        if not at_end:
+            raise UserError(f"{section}.at_end: a probe on cached features saves and tests its head; leave it true")
     augment = recipe.data.augment
     if augment.mixup or augment.cutmix:
         raise UserError("probe.features: cached features are of single images; set augment.mixup and cutmix to 0")

@@ -90,6 +90,16 @@ class Profiled(TrainerCallback):
         self.window.close()
 
 
+class NoEnd(TrainerCallback):
+    """Takes back a save that the end of the run alone asks for: the last callback under `checkpoint.at_end: false`."""
+
+    def __init__(self, every: int | None) -> None:
+        self.every = every
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        control.should_save = self.every is not None and state.global_step % self.every == 0
+
+
 class Guard(TrainerCallback):
     """Stops at a loss that is not finite, before that step is saved."""
 
@@ -106,8 +116,9 @@ class Records(TrainerCallback):
     """Appends to metrics.jsonl and moves the progress bar. Rank 0 only.
 
     A line per logged step: step, epoch, loss, grad_norm, lr, samples_s (all ranks), mfu, peak_alloc_gib,
-    peak_reserved_gib, host_rss_gib, data_wait_s; a line per evaluation: step, epoch, val_loss, val_top1,
+    peak_reserved_gib, host_rss_gib, data_wait_s, optimizer_s; a line per evaluation: step, epoch, val_loss, val_top1,
     val_top5, val_duration_s (of the evaluation), duration_s (since the evaluation before, or the start).
+    data_wait_s and optimizer_s are of the steps since the line before, on rank 0.
     """
 
     def __init__(
@@ -116,11 +127,13 @@ class Records(TrainerCallback):
         spec: RunSpec,
         peak: Peak,
         data_wait: Callable[[], float],
+        optimizer_time: Callable[[], float],
         flops: float,
         peak_flops: float | None,
         progress: Any,
     ) -> None:
         self.path, self.spec, self.peak, self.data_wait = path, spec, peak, data_wait
+        self.optimizer_time = optimizer_time
         self.flops, self.peak_flops, self.progress = flops, peak_flops, progress
         self._since, self._step, self._waited = time.perf_counter(), 0, 0.0
         self._evaluated = self._since
@@ -152,6 +165,7 @@ class Records(TrainerCallback):
             "mfu": self._mfu(rate),
             **self.peak.figures(),
             "data_wait_s": round(waited - self._waited, 6),
+            "optimizer_s": round(self.optimizer_time(), 6),
         }
         self._since, self._step, self._waited = now, step, waited
         self._append(record)

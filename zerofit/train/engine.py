@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from zerofit.models.placement import Placement
 from zerofit.plan.spec import RunSpec
 from zerofit.train.deferred import Deferred
+from zerofit.train.holdings import state_tensors, tensors_in
 from zerofit.train.optimizers import OPTIMIZERS
 from zerofit.train.state import TrainingState
 from zerofit.train.writes import Write
@@ -112,6 +113,22 @@ class Engine(ABC):
     def local_tensors(self, model: nn.Module) -> Iterator[Tensor]:
         """What this rank holds of every parameter."""
         yield from (parameter.detach() for parameter in model.parameters())
+
+    def holdings(self, model: nn.Module, wrapped: nn.Module, optimizer: Any) -> dict[str, Iterator[Tensor]]:
+        """What this rank holds of each kind, before or after the optimizer's step: `holdings.KINDS`, in order."""
+        return {
+            "weights": self.local_tensors(model),
+            "gradients": tensors_in([parameter.grad for parameter in model.parameters()]),
+            "optimizer": state_tensors(inner(optimizer)),
+        }
+
+    def around_step(
+        self, wrapped: nn.Module, optimizer: Any, before: Callable[[], None], after: Callable[[], None]
+    ) -> None:
+        """Have `before` and `after` called around every step of the optimizer, both as prepared."""
+        stepping = inner(optimizer)
+        stepping.register_step_pre_hook(lambda *_: before())
+        stepping.register_step_post_hook(lambda *_: after())
 
 
 def inner(optimizer: Any) -> torch.optim.Optimizer:

@@ -110,7 +110,8 @@ class RunTrainer(Trainer):
         self.model_wrapped.train()
         if figures is None:
             self.control.should_evaluate = False
-            self.control.should_save = self.control.should_training_stop = True
+            self.control.should_training_stop = True
+            self.control.should_save = self.control.should_save or self.spec.recipe.checkpoint.at_end
             return {f"eval_{self.spec.recipe.evaluate.best_metric}": math.nan}  # better than nothing is
         self._validated = (self.state.global_step, figures[self.spec.recipe.evaluate.best_metric])
         figures["duration_s"] = time.perf_counter() - started

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from zerofit.config.schema import ZERO_STAGE
 from zerofit.models.placement import Placement, WholePlacement
 from zerofit.train.deferred import Deferred, in_step
 from zerofit.train.engine import Engine, WrongEngine, expect, stored
+from zerofit.train.holdings import state_tensors, tensors_in
 from zerofit.train.placements import PartitionedPlacement
 from zerofit.train.restoring import restore_zero_1_2, restore_zero_3
 from zerofit.train.state import TrainingState
@@ -126,6 +128,37 @@ class Zero(Engine):
                 shard: Tensor = parameter.ds_tensor.detach()  # type: ignore[attr-defined]
                 left: int = parameter.ds_numel - rank * shard.numel()  # type: ignore[attr-defined]
                 yield shard[: max(0, left)]  # what pads the last shards was never written
+
+    def holdings(self, model: nn.Module, wrapped: nn.Module, optimizer: Any) -> dict[str, Iterator[Tensor]]:
+        from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
+
+        zero: Any = wrapped.optimizer
+        if self.stage == 3:
+            masters, reduced = zero.fp32_partitioned_groups_flat, zero.averaged_gradients
+        elif isinstance(zero, BF16_Optimizer):
+            masters, reduced = zero.fp32_groups_flat_partition, zero.fp32_groups_gradients_flat
+        else:
+            masters, reduced = zero.single_partition_of_fp32_groups, zero.averaged_gradients
+        own = [tensor.grad for tensor in (*model.parameters(), *masters)]
+        return {
+            "weights": self.local_tensors(model),
+            "gradients": tensors_in([reduced, own]),
+            "optimizer": chain(masters, state_tensors(zero.optimizer)),
+        }
+
+    def around_step(
+        self, wrapped: nn.Module, optimizer: Any, before: Callable[[], None], after: Callable[[], None]
+    ) -> None:
+        zero: Any = wrapped.optimizer  # its step unscales, clips, and gathers the weights again under ZeRO-1 and 2
+        step = zero.step
+
+        def stepping(*arguments: Any, **options: Any) -> Any:
+            before()
+            done = step(*arguments, **options)
+            after()
+            return done
+
+        zero.step = stepping
 
 
 class ZeroPlusPlus(Zero):
