@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
-from cli_runs import environment, steps, tiny, trained
+from cli_runs import environment, steps, tiny, trained, zerofit
 
 pytestmark = pytest.mark.thorough
 
@@ -54,11 +55,20 @@ def test_compiled_blocks_train_the_same(tmp_path: Path, kernels: Path, plain: li
     assert list(kernels.glob("**/*.cpp"))
 
 
-def test_tensorboard_gets_training_and_validation(tmp_path: Path) -> None:
+def test_trackers_get_training_and_validation_of_a_resumed_run_and_a_broken_one_stops_nothing(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run = trained(str(tiny(tmp_path)), "track.to=[tensorboard]", "evaluate.every_steps=3", *TWO, cwd=tmp_path)
+    (tmp_path / "wandb.py").write_text("raise OSError('no server')")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = environment(PYTHONPATH=path)
+    every = ("evaluate.every_steps=3", "checkpoint.every_steps=3")
+    run = trained(str(tiny(tmp_path)), "track=[tensorboard, wandb]", *every, *TWO, cwd=tmp_path, env=env)
+    again = zerofit("train", "--resume", f"{run}@3", cwd=tmp_path, env=env)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("wandb: OSError: no server; it is left out from here on; metrics.jsonl has all") == 1
     events = EventAccumulator(str(run / "tensorboard")).Reload()
-    recorded = events.Scalars("train/loss")
+    recorded = events.Scalars("loss")
+    assert [event.step for event in recorded] == [1, 2, 3, 4, 5, 6]
     assert [event.value for event in recorded] == pytest.approx([record["loss"] for record in steps(run)], rel=1e-6)
-    assert [event.step for event in events.Scalars("eval/top1")] == [3, 6]
+    assert [event.step for event in events.Scalars("val_top1")] == [3, 6]
+    assert all(record["host_used_gib"] > 0 for record in steps(run))

@@ -29,12 +29,13 @@ STEPS = 40
 CLOCKED = (
     "samples_s",
     "mfu",
-    "peak_alloc_gib",
-    "peak_reserved_gib",
-    "host_rss_gib",
+    "_gib",
     "data_wait_s",
     "optimizer_s",
     "duration_s",
+    "gpu_utilisation",
+    "gpu_temperature_c",
+    "gpu_power_w",
 )
 
 

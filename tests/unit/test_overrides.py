@@ -84,9 +84,18 @@ def test_a_field_of_a_short_strategy_can_be_set() -> None:
     assert (strategy.name, strategy.precision, strategy.offload.params) == ("zero3", "fp16", "cpu")
 
 
+def test_short_trackers_and_their_fields_go_together(recipe: str) -> None:
+    track = load_recipe("digits", ["track=trackio", "track.every=5", "track=[wandb, mlflow]"]).track
+    assert (track.to, track.every) == (("wandb", "mlflow"), 5)
+
+
 @pytest.mark.parametrize(
     ("override", "fault"),
     [
+        (
+            "track=trakio",
+            "track.to.0: 'trakio' is not one of trackio, wandb, tensorboard, mlflow; did you mean trackio?",
+        ),
         ("trian.seed=1", "trian: unknown field; did you mean train?"),
         ("train.sed=1", "unknown field; did you mean seed?"),
         ("seed=1", "unknown field; did you mean train.seed?"),

@@ -90,7 +90,7 @@ def test_zero_needs_a_deepspeed_that_it_was_made_for(monkeypatch: pytest.MonkeyP
 def test_a_tracker_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "wandb" else found(name))
-    with pytest.raises(UserError, match=r"^track\.to: wandb is not installed: pip install wandb"):
+    with pytest.raises(UserError, match=r"^track\.to: wandb is not installed: pip install 'zerofit\[wandb\]', or"):
         plan(recipe(track={"to": ["wandb"]}))
 
 

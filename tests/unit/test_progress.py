@@ -63,7 +63,7 @@ def test_a_terminal_gets_a_bar_at_once_and_notes_above_it(monkeypatch: pytest.Mo
     progress.start()
     assert "step 0/4" in out.getvalue()
     for step in range(1, 5):
-        progress.update(step, loss=0.5, samples_s=64.0)
+        progress.update(step, loss=0.5, samples_s=64.0, memory_gib=1.25)
     progress.note("validation")
     progress.close()
     shown = [part.strip() for part in out.getvalue().replace("\n", "\r").split("\r")]
@@ -71,5 +71,19 @@ def test_a_terminal_gets_a_bar_at_once_and_notes_above_it(monkeypatch: pytest.Mo
     assert "\x1b" not in out.getvalue()  # it is written to a log as well
     final = shown[-2]
     assert final.startswith("100%")
-    assert "step 4/4, loss 0.5000, 64.0 samples/s" in final
+    assert "step 4/4, loss 0.5000, 64.0 samples/s, 1.2 GiB, 00:00 left" in final
     assert max(map(len, shown)) < 100
+
+
+def test_80_columns_hold_the_bar_of_a_large_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZEROFIT_TTY", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    out = io.StringIO()
+    progress = Progress(50_000, out)
+    progress.start(24_999)
+    progress.update(25_000, loss=12.3456, samples_s=1234.5, memory_gib=139.25)
+    progress.close()
+    final = out.getvalue().replace("\n", "\r").split("\r")[-2]
+    assert "step 25000/50000, loss 12.3456, 1,234 samples/s, 139.2 GiB, " in final
+    assert final.endswith(" left")
+    assert len(final) < 80

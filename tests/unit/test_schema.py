@@ -97,3 +97,15 @@ def test_the_json_schema_bounds_numbers_and_takes_short_strategies() -> None:
     assert mapping == {"$ref": "#/$defs/Strategy"}
     assert {"single", "zero2+offload_optimizer", "zero3+offload_all", "fsdp2+offload_all"} < set(short["enum"])
     assert "zero2+offload_all" not in short["enum"]
+
+
+@pytest.mark.parametrize("short", ["trackio", ["trackio", "wandb", "trackio"], {"to": ["trackio"], "every": 5}])
+def test_trackers_have_short_forms(short: Any) -> None:
+    track = Recipe.model_validate({**RAW, "track": short}).track
+    wanted = {"trackio": ("trackio",)}.get(
+        str(short), ("trackio", "wandb") if isinstance(short, list) else ("trackio",)
+    )
+    assert (track.to, track.every) == (wanted, 5 if isinstance(short, dict) else 1)
+    one, several, mapping = schema_json()["properties"]["track"]["anyOf"]
+    assert one["enum"] == several["items"]["enum"] == ["trackio", "wandb", "tensorboard", "mlflow"]
+    assert mapping == {"$ref": "#/$defs/Track"}

@@ -103,6 +103,7 @@ def test_an_override_goes_to_every_stage_it_can_mean_or_to_the_one_it_names() ->
         ({"strategy": "zero3+offload_all"}, {"strategy": "ddp"}, {"strategy": "ddp"}),
         ({"strategy": "zero2"}, {"strategy": {"compile": True}}, {"strategy": {"name": "zero2", "compile": True}}),
         ({"strategy": "zero2+x"}, {"strategy": {"compile": True}}, {"strategy": "zero2+x"}),
+        ({"track": "wandb"}, {"track": {"every": 5}}, {"track": {"to": ["wandb"], "every": 5}}),
         ({"evaluate": {"every_steps": 1}}, {"evaluate": {"every_steps": None}}, {"evaluate": {"every_steps": None}}),
     ],
 )

@@ -20,11 +20,13 @@ STAGES = (
 
 
 def schema_json() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a recipe, with or without stages, short forms of the strategy included."""
+    """JSON Schema (draft 2020-12) of a recipe, with or without stages, short forms included."""
     schema = Recipe.model_json_schema()
     strategy = schema["properties"]["strategy"]
     mapping = {"$ref": strategy.pop("$ref")}
     strategy["anyOf"] = [{"enum": short_strategies(), "type": "string"}, mapping]
+    track, to = schema["properties"]["track"], schema["$defs"]["Track"]["properties"]["to"]
+    track["anyOf"] = [to["items"], {"items": to["items"], "type": "array"}, {"$ref": track.pop("$ref")}]
     rule = schema["$defs"]["Rule"]
     schema["$defs"]["Rule"] = {"anyOf": [{"type": "string", "description": "The rule's pattern."}, rule]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_with_stages(schema)}

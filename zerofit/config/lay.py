@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from zerofit.config.overrides import Override, apply_overrides
-from zerofit.config.schema import parse_strategy
+from zerofit.config.overrides import Override, apply_overrides, long_form
 
 Raw = dict[str, Any]
 
@@ -19,10 +18,9 @@ def lay(below: Raw, above: Raw) -> Raw:
 def _leaves(below: Raw, above: Raw, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     for key, value in above.items():
         under = below.get(key)
-        if (*place, key) == ("strategy",) and isinstance(under, str) and isinstance(value, dict):
-            try:
-                under = parse_strategy(under)
-            except ValueError:
+        if (*place, key) in (("strategy",), ("track",)) and isinstance(value, dict):
+            under = long_form(key, under)
+            if isinstance(under, str):
                 continue  # the schema refuses it
         if isinstance(under, dict) and isinstance(value, dict):
             yield from _leaves(under, value, (*place, key))

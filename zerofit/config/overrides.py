@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zerofit.config.errors import UserError
-from zerofit.config.schema import parse_strategy
+from zerofit.config.schema import parse_strategy, parse_track
 from zerofit.config.yaml_lines import parse
 
 EXCLUSIVE = (
@@ -55,7 +55,7 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[Override]) -> dict[
             for rival in _rivals(override.place):
                 raw = _without(raw, rival)
     for override in overrides:
-        raw = _set(_long_strategy(raw, override), override.place, _long_value(raw, override), override)
+        raw = _set(_long(raw, override), override.place, _long_value(raw, override), override)
     return raw
 
 
@@ -72,17 +72,28 @@ def _without(node: Any, place: tuple[str, ...]) -> Any:
     return {**node, place[0]: _without(node[place[0]], place[1:])}
 
 
-def _long_strategy(raw: dict[str, Any], override: Override) -> dict[str, Any]:
-    """`strategy: zero2` as a mapping, for an override of one of its fields."""
-    short = raw.get("strategy")
-    if override.place[0] != "strategy" or len(override.place) == 1 or not isinstance(short, str):
+def _long(raw: dict[str, Any], override: Override) -> dict[str, Any]:
+    """`strategy: zero2` or `track: trackio` as a mapping, for an override of one of its fields."""
+    section = override.place[0]
+    if len(override.place) == 1 or section not in ("strategy", "track") or section not in raw:
         return raw
-    return {**raw, "strategy": _parsed(short)}
+    return {**raw, section: long_form(section, raw[section])}
+
+
+def long_form(section: str, value: Any) -> Any:
+    """The mapping that a section's short form stands for; anything else as it is."""
+    if section == "strategy" and isinstance(value, str):
+        return _parsed(value)
+    if section == "track" and isinstance(value, (str, list)):
+        return parse_track(value)
+    return value
 
 
 def _long_value(raw: dict[str, Any], override: Override) -> Any:
-    """`strategy=zero2` changes who holds what (name and offload) and leaves the strategy's other fields alone."""
+    """`strategy=zero2` changes who holds what (name and offload), `track=wandb` the trackers, and no other field."""
     given, value = raw.get("strategy"), override.value
+    if override.place == ("track",) and isinstance(raw.get("track"), dict) and isinstance(value, (str, list)):
+        return {**raw["track"], **parse_track(value)}
     if override.place != ("strategy",) or not isinstance(value, str) or not isinstance(given, dict):
         return value
     long = _parsed(value)

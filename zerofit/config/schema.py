@@ -20,7 +20,7 @@ from zerofit.config.section import Section
 
 STRATEGIES = ("single", "ddp", "fsdp2", "zero1", "zero2", "zero3", "zeropp")
 ZERO_STAGE = {"zero1": 1, "zero2": 2, "zero3": 3, "zeropp": 3}
-Tracker = Literal["trackio", "wandb", "tensorboard"]
+Tracker = Literal["trackio", "wandb", "tensorboard", "mlflow"]
 
 
 class Train(Section):
@@ -178,14 +178,29 @@ def _at_most_one(section: S) -> S:
 
 
 class Track(Section):
-    """Where figures go. metrics.jsonl is always written."""
+    """Where figures go. metrics.jsonl is always written. Short forms: `trackio`, `[trackio, wandb]`."""
 
     every: Count = 1
     """Write a line each so many optimizer steps."""
     to: tuple[Tracker, ...] = ()
-    """Other trackers; none unless asked."""
-    project: str = "zerofit"
+    """Other trackers, which get the same names; none unless asked. One that fails is left out, and training goes on."""
+    project: Annotated[str, Field(pattern=r"\S")] = "zerofit"
     """Project name in those trackers."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return parse_track(value) if isinstance(value, (str, list, tuple)) else value
+
+    @field_validator("to")
+    @classmethod
+    def _once(cls, value: tuple[Tracker, ...]) -> tuple[Tracker, ...]:
+        return tuple(dict.fromkeys(value))
+
+
+def parse_track(short: str | list[Any] | tuple[Any, ...]) -> dict[str, Any]:
+    """`trackio` or `[trackio, wandb]` -> the mapping it stands for."""
+    return {"to": [short] if isinstance(short, str) else list(short)}
 
 
 class Recipe(Section):

@@ -21,6 +21,8 @@ INTERRUPTED = 4
 """Exit code of a rank, and of the command, that was asked to stop, has saved and stopped."""
 USER = 2
 """Exit code where the user can mend it."""
+END = 60.0
+"""Seconds for what libraries do at the end: one that waits for a network in vain must not hold a rank."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,9 @@ def finish(code: int = 0) -> NoReturn:
     The interpreter's own shutdown is left out: after collectives on gloo it aborts now and then, because C++
     threads are still there ("terminate called without an active exception"), and a finished rank would count as failed.
     """
+    limit = threading.Timer(END, leave, (code,))
+    limit.daemon = True
+    limit.start()
     threading._shutdown()  # type: ignore[attr-defined]  # ends executors' idle threads, which joining alone waits for
     atexit._run_exitfuncs()
     leave(code)

@@ -19,7 +19,7 @@ PATIENCE = 30.0
 
 
 class Progress:
-    """Optimizer steps done, with loss, samples/s and the time left.
+    """Optimizer steps done, with loss, samples/s, memory and the time left, in 80 columns.
 
     A bar needs a terminal, or ZEROFIT_TTY=1: the launcher says so where a terminal shows what we write to a log.
     """
@@ -45,15 +45,16 @@ class Progress:
                 mininterval=0.5,  # what a terminal shows is kept in a log
                 smoothing=0.0,  # the time left follows from the whole run's mean: evaluation and checkpoints count
                 ncols=shutil.get_terminal_size().columns - 1,  # of the launcher's terminal: COLUMNS
-                bar_format="{percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix}, {elapsed}<{remaining}",
+                bar_format="{percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix}, {remaining} left",
             )
         else:
             self._write()
 
-    def update(self, step: int, loss: float, samples_s: float) -> None:
-        """Show that `step` is done; samples_s is over all ranks."""
+    def update(self, step: int, loss: float, samples_s: float, memory_gib: float | None = None) -> None:
+        """Show that `step` is done; samples_s is over all ranks, memory_gib this rank's (null: not known)."""
         self._step = step
-        self._figures = f"loss {loss:.4f}, {samples_s:,.{1 if samples_s < 100 else 0}f} samples/s"
+        memory = "" if memory_gib is None else f", {memory_gib:.1f} GiB"
+        self._figures = f"loss {loss:.4f}, {samples_s:,.{1 if samples_s < 100 else 0}f} samples/s{memory}"
         if self._bar is not None:
             self._bar.set_postfix_str(self._figures, refresh=False)
             self._bar.update(step - self._bar.n)

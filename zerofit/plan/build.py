@@ -85,7 +85,7 @@ def _check_trackers(names: tuple[str, ...]) -> None:
     """Raise UserError for a tracker that is not installed, before anything has begun."""
     for name in names:
         if importlib.util.find_spec(name) is None:
-            raise UserError(f"track.to: {name} is not installed: pip install {name}, or leave it out")
+            raise UserError(f"track.to: {name} is not installed: pip install 'zerofit[{name}]', or leave it out")
 
 
 def _check_profile(recipe: Recipe, total: int) -> None:

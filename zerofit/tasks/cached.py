@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from zerofit.train.engine import WEIGHTS, Engine
 from zerofit.train.head_grid import schedule
 from zerofit.train.heads import Probed, fitted, train_heads
 from zerofit.train.strategy import evaluation_engine
+from zerofit.train.tracking import LONG, make_tracking
 from zerofit.train.writes import Writes
 
 
@@ -101,7 +103,12 @@ def _save(store: RunStore, spec: RunSpec, state: dict[str, Tensor], frozen: str,
 
 
 def _record(spec: RunSpec, probed: Probed) -> None:
-    """metrics.jsonl: step, epoch, loss and lr of the chosen head; written at the end, when it is known which it is."""
+    """metrics.jsonl: step, epoch, loss and lr of the chosen head; written at the end, when it is known which it is.
+
+    Trackers get the same lines.
+    """
+    tracking = make_tracking(spec, partial(print, flush=True))
+    tracking.start(0)
     factors = schedule(spec, probed.batches)
     scale, every = probed.trials[probed.best].lr_scale, spec.recipe.track.every
     losses = probed.losses[:, probed.best].tolist()
@@ -114,3 +121,6 @@ def _record(spec: RunSpec, probed: Probed) -> None:
                 "lr": spec.lr * float(factors[step - 1]) * scale,
             }
             file.write(json.dumps(record) + "\n")
+            tracking.log(record)
+    tracking.end()
+    tracking.wait(LONG)

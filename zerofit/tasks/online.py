@@ -22,6 +22,7 @@ from zerofit.data.loader import Loader, close, train_loader
 from zerofit.data.order import TrainOrder
 from zerofit.measure.device import peak_flops
 from zerofit.measure.flops import training_flops_per_image
+from zerofit.measure.gauges import Gauges, open_card
 from zerofit.measure.memory import Peak
 from zerofit.measure.profile import Window
 from zerofit.measure.progress import Progress
@@ -36,6 +37,7 @@ from zerofit.train.job import Store
 from zerofit.train.pulse import PULSE, Stopped
 from zerofit.train.saving import note_of
 from zerofit.train.strategy import engine_for
+from zerofit.train.tracking import LONG, SHORT, make_tracking
 from zerofit.train.trainer import RunTrainer
 
 
@@ -114,6 +116,7 @@ def train_online(spec: RunSpec, resume: Path | None) -> dict[str, Any]:
         close(run.job.loader)
         store.close()
     if PULSE.agreed:
+        run.records.tracking.wait(SHORT)
         raise Stopped
     trained = time.perf_counter() - started
     dist.all_reduce(run.job.bad_items)
@@ -131,6 +134,7 @@ def train_online(spec: RunSpec, resume: Path | None) -> dict[str, Any]:
     }
     shared = [result]
     dist.broadcast_object_list(shared, src=0)
+    run.records.tracking.wait(LONG)
     return shared[0]
 
 
@@ -188,6 +192,7 @@ def prepare(spec: RunSpec, device: torch.device, store: Store, resume: Path | No
     trainer.add_callback(Ready(ready))
     if spec.recipe.profile is not None:
         trainer.add_callback(Profiled(Window(spec.recipe.profile, spec.run_dir / "profile", device)))
+    progress = Progress(spec.batches.total_steps)
     records = Records(
         path=spec.run_dir / "metrics.jsonl",
         spec=spec,
@@ -196,7 +201,9 @@ def prepare(spec: RunSpec, device: torch.device, store: Store, resume: Path | No
         optimizer_time=watch.clock.read,
         flops=training_flops_per_image(model),
         peak_flops=peak_flops(spec.hardware.name, DTYPES[spec.precision]),
-        progress=Progress(spec.batches.total_steps),
+        progress=progress,
+        gauges=Gauges(open_card(device)),
+        tracking=make_tracking(spec, progress.note),
     )
     if dist.get_rank() == 0:
         trainer.add_callback(records)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 from transformers import TrainingArguments
 
@@ -30,8 +28,6 @@ class Arguments(TrainingArguments):
 def training_arguments(spec: RunSpec, engine: Engine) -> TrainingArguments:
     """Translate the resolved run. Nothing is left to a default whose change would change numbers."""
     recipe, batches = spec.recipe, spec.batches
-    if "tensorboard" in recipe.track.to:  # else among the checkpoints; Trainer reads it from nowhere else
-        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(spec.run_dir / "tensorboard"))
     optimizer = recipe.optimizer
     return Arguments(
         output_dir=str(spec.run_dir / "checkpoints"),
@@ -63,8 +59,6 @@ def training_arguments(spec: RunSpec, engine: Engine) -> TrainingArguments:
         remove_unused_columns=False,
         average_tokens_across_devices=False,
         disable_tqdm=True,
-        report_to=list(recipe.track.to),
-        project=recipe.track.project,
-        run_name=spec.run_dir.name,
+        report_to="none",  # trackers get the lines of metrics.jsonl (tracking.py)
         **engine.arguments(),
     )

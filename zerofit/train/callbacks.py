@@ -12,11 +12,13 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from zerofit.config.errors import UserError
+from zerofit.measure.gauges import Gauges
 from zerofit.measure.memory import Peak
 from zerofit.measure.profile import Window
 from zerofit.plan.spec import RunSpec
 from zerofit.train.job import Job
 from zerofit.train.pulse import PULSE
+from zerofit.train.tracking import Tracking
 
 
 class Order(TrainerCallback):
@@ -113,12 +115,12 @@ class Guard(TrainerCallback):
 
 
 class Records(TrainerCallback):
-    """Appends to metrics.jsonl and moves the progress bar. Rank 0 only.
+    """Appends to metrics.jsonl, hands its lines to trackers and moves the progress bar. Rank 0 only.
 
     A line per logged step: step, epoch, loss, grad_norm, lr, samples_s (all ranks), mfu, peak_alloc_gib,
-    peak_reserved_gib, host_rss_gib, data_wait_s, optimizer_s; a line per evaluation: step, epoch, val_loss, val_top1,
-    val_top5, val_duration_s (of the evaluation), duration_s (since the evaluation before, or the start).
-    data_wait_s and optimizer_s are of the steps since the line before, on rank 0.
+    peak_reserved_gib, host_rss_gib, data_wait_s, optimizer_s and what `Gauges` tell; a line per evaluation: step,
+    epoch, val_loss, val_top1, val_top5, val_duration_s (of the evaluation), duration_s (since the evaluation before,
+    or the start). data_wait_s and optimizer_s are of the steps since the line before, on rank 0.
     """
 
     def __init__(
@@ -131,10 +133,13 @@ class Records(TrainerCallback):
         flops: float,
         peak_flops: float | None,
         progress: Any,
+        gauges: Gauges,
+        tracking: Tracking,
     ) -> None:
         self.path, self.spec, self.peak, self.data_wait = path, spec, peak, data_wait
         self.optimizer_time = optimizer_time
         self.flops, self.peak_flops, self.progress = flops, peak_flops, progress
+        self.gauges, self.tracking = gauges, tracking
         self._since, self._step, self._waited = time.perf_counter(), 0, 0.0
         self._evaluated = self._since
         self.samples_s: list[float] = []
@@ -146,6 +151,8 @@ class Records(TrainerCallback):
         self._since, self._step = time.perf_counter(), state.global_step
         self._evaluated = self._since
         self.progress.start(state.global_step)
+        self.gauges.start()
+        self.tracking.start(state.global_step)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         logs = kwargs["logs"]
@@ -155,6 +162,7 @@ class Records(TrainerCallback):
         batches = self.spec.batches
         rate = (step - self._step) * batches.global_batch / (now - self._since)
         self.samples_s.append(rate)
+        memory = self.peak.figures()
         record = {
             "step": step,
             "epoch": round(step / batches.steps_per_epoch, 4),
@@ -163,13 +171,15 @@ class Records(TrainerCallback):
             "lr": logs["learning_rate"],
             "samples_s": round(rate, 3),
             "mfu": self._mfu(rate),
-            **self.peak.figures(),
+            **memory,
             "data_wait_s": round(waited - self._waited, 6),
             "optimizer_s": round(self.optimizer_time(), 6),
+            **self.gauges.figures(),
         }
         self._since, self._step, self._waited = now, step, waited
         self._append(record)
-        self.progress.update(step, loss=logs["loss"], samples_s=rate)
+        held = memory.get("peak_reserved_gib", memory["host_rss_gib"])
+        self.progress.update(step, loss=logs["loss"], samples_s=rate, memory_gib=held)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         figures = {name.replace("eval_", "val_", 1): value for name, value in kwargs["metrics"].items()}
@@ -188,6 +198,8 @@ class Records(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self.gauges.close()
+        self.tracking.end()
         self.progress.close()
 
     def _mfu(self, rate: float) -> float | None:
@@ -199,6 +211,7 @@ class Records(TrainerCallback):
     def _append(self, record: dict[str, Any]) -> None:
         with self.path.open("a") as file:
             file.write(json.dumps(record) + "\n")
+        self.tracking.log(record)
 
 
 def forget_after(path: Path, step: int) -> None:

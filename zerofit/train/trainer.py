@@ -116,7 +116,7 @@ class RunTrainer(Trainer):
         self._validated = (self.state.global_step, figures[self.spec.recipe.evaluate.best_metric])
         figures["duration_s"] = time.perf_counter() - started
         metrics = {f"eval_{name}": value for name, value in figures.items()}
-        self.log(dict(metrics))  # for trackers
+        self.log(dict(metrics))  # into trainer_state.json
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
