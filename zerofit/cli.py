@@ -161,6 +161,21 @@ def evaluate(
 
 
 @app.command()
+def watch(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a job's.")],
+    terminal: Annotated[
+        bool, typer.Option("--terminal", help="A table in the terminal, also of a run that trackio tracks.")
+    ] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print how it is doing, and leave.")] = False,
+) -> None:
+    """Watch a run train: in trackio's dashboard where it is tracked so, else in the terminal; Ctrl-C leaves."""
+    with _reported(debug=False):
+        from zerofit.launch.watch import watch as start
+
+        raise typer.Exit(start(run, terminal=terminal, once=once))
+
+
+@app.command()
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new directory.")],
