@@ -15,12 +15,14 @@ from torch import Tensor
 
 from zerofit.checkpoint.store import RunStore
 from zerofit.data.cache import Features
+from zerofit.data.images import open_split
 from zerofit.measure.knn import knn_top1
 from zerofit.measure.memory import Peak
 from zerofit.models.build import build_model
 from zerofit.models.classifier import ImageClassifier
 from zerofit.models.frozen import write_frozen
 from zerofit.plan.spec import RunSpec, origin_of
+from zerofit.tasks import shown
 from zerofit.tasks.features import extract
 from zerofit.tasks.online import largest, memory, this_device
 from zerofit.train.engine import WEIGHTS, Engine
@@ -49,8 +51,11 @@ def train_cached(spec: RunSpec) -> dict[str, Any]:
     _save(store, spec, fitted(probed.state, probe.batch_norm), frozen, probed.batches.total_steps)
     if dist.get_rank() == 0:
         _record(spec, probed)
+    test = {"split": features.split, **probed.test}
+    images = open_split(spec.recipe.data, spec.data, features.split, spec.recipe.train.seed)
+    shown.write(spec, images, test, probed.samples)
     return {
-        "test": {"split": features.split, **probed.test},
+        "test": test,
         "steps": probed.batches.total_steps,
         "train_s": round(probed.train_s, 3),
         "samples_s": round(probed.samples_s, 3),

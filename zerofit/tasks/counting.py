@@ -14,16 +14,24 @@ from zerofit.data.images import Images
 from zerofit.data.loader import close, eval_loader
 from zerofit.data.order import EvalOrder
 from zerofit.measure.accuracy import Tally
+from zerofit.measure.samples import Samples
 from zerofit.plan.spec import RunSpec
 from zerofit.train.pulse import PULSE
 from zerofit.train.statistics import share_statistics
 
 
-def count(model: nn.Module, spec: RunSpec, data: Data, images: Images, device: torch.device) -> dict[str, Any]:
+def count(
+    model: nn.Module,
+    spec: RunSpec,
+    data: Data,
+    images: Images,
+    device: torch.device,
+    samples: Samples | None = None,
+) -> dict[str, Any]:
     """top1, top5 (fractions), loss, samples and the confusion matrix of `model` over `images` of `data`. Collective.
 
-    Labels are numbers of the run's classes. Every rank makes the same number of equally large forwards, as sharded
-    engines need. Raises Stopped.
+    Labels are numbers of the run's classes. `samples` is shown every batch. Every rank makes the same number of
+    equally large forwards, as sharded engines need. Raises Stopped.
     """
     share_statistics(model)
     classes = len(spec.data.classes)
@@ -36,7 +44,10 @@ def count(model: nn.Module, spec: RunSpec, data: Data, images: Images, device: t
             for number, batch in enumerate(loader, 1):
                 PULSE.leave_if_asked(f"evaluation, batch {number}")
                 batch = {name: value.to(device) for name, value in batch.items()}
-                tally.add(model(normalise(batch["images"])), batch["labels"], batch["valid"])
+                logits = model(normalise(batch["images"]))
+                tally.add(logits, batch["labels"], batch["valid"])
+                if samples is not None:
+                    samples.add(batch["index"], logits, batch["labels"], batch["valid"])
     finally:
         close(loader)
     state = tally.state()

@@ -26,9 +26,11 @@ from zerofit.measure.gauges import Gauges, open_card
 from zerofit.measure.memory import Peak
 from zerofit.measure.profile import Window
 from zerofit.measure.progress import Progress
+from zerofit.measure.samples import Samples
 from zerofit.models.build import build_model
 from zerofit.models.frozen import check_frozen, trains_a_part
 from zerofit.plan.spec import RunSpec
+from zerofit.tasks import shown
 from zerofit.tasks.counting import count
 from zerofit.train.callbacks import Guard, NoEnd, Order, Profiled, Pulse, Ready, Records
 from zerofit.train.engine import DTYPES, WEIGHTS
@@ -151,12 +153,15 @@ class Prepared:
     watch: StepWatch
 
     def test(self) -> dict[str, Any]:
-        """Figures over the test split, or over the validation split where there is none. Collective."""
+        """Figures over the test split, or over the validation split where there is none; test.json. Collective."""
         spec, model = self.spec, self.trainer.model_wrapped
         split: Literal["test", "validation"] = "test" if spec.data.test else "validation"
         images = open_split(spec.recipe.data, spec.data, split, spec.recipe.train.seed)
         model.eval()
-        return {"split": split, **count(model, spec, spec.recipe.data, images, self.device)}
+        samples = Samples(len(spec.data.classes), spec.recipe.train.seed, self.device)
+        figures = {"split": split, **count(model, spec, spec.recipe.data, images, self.device, samples)}
+        shown.write(spec, images, figures, samples.chosen())
+        return figures
 
 
 def prepare(spec: RunSpec, device: torch.device, store: Store, resume: Path | None = None) -> Prepared:

@@ -22,6 +22,7 @@ from zerofit.data.cache import Features
 from zerofit.data.vectors import Vectors
 from zerofit.measure.accuracy import Tally
 from zerofit.measure.progress import Progress
+from zerofit.measure.samples import Sample, Samples
 from zerofit.plan.batch import make_batches
 from zerofit.plan.spec import Batches, RunSpec
 from zerofit.train.head_grid import Trial, choose, divide, first_weights, grid, order, schedule
@@ -45,6 +46,8 @@ class Probed:
     """Each head's loss at each step, float32 [steps, heads]."""
     test: dict[str, Any]
     """Figures of the chosen head over the evaluation split (`Tally.result_of`)."""
+    samples: list[Sample]
+    """A few of that split."""
     batches: Batches
     """Lengths of what was trained; an epoch is shorter than the recipe's where images were held out or unreadable."""
     train_s: float
@@ -84,9 +87,10 @@ def train_heads(features: Features, spec: RunSpec, device: torch.device) -> Prob
     shared = [_state(groups, best // ranks) if best % ranks == rank else None]
     dist.broadcast_object_list(shared, src=best % ranks)
     assert shared[0] is not None
-    test = tested(shared[0], features, len(spec.data.classes), device)
+    samples = Samples(len(spec.data.classes), spec.recipe.train.seed, device)
+    test = tested(shared[0], features, len(spec.data.classes), device, samples)
     slowest = max(seconds for _, _, seconds in everyone)
-    return Probed(tuple(trials), best, shared[0], curves, test, batches, slowest)
+    return Probed(tuple(trials), best, shared[0], curves, test, samples.chosen(), batches, slowest)
 
 
 def fitted(state: dict[str, Tensor], batch_norm: bool) -> dict[str, Tensor]:
@@ -183,14 +187,21 @@ def _state(groups: Sequence[tuple[list[int], Heads]], number: int) -> dict[str, 
     return heads.state(numbers.index(number))
 
 
-def tested(state: dict[str, Tensor], features: Features, classes: int, device: torch.device) -> dict[str, Any]:
-    """Figures of a head over the evaluation split. Raises UserError where none of its images could be read."""
+def tested(
+    state: dict[str, Tensor], features: Features, classes: int, device: torch.device, samples: Samples
+) -> dict[str, Any]:
+    """Figures of a head over the evaluation split, which `samples` is shown.
+
+    Raises UserError where none of its images could be read.
+    """
     state = {name: value.to(device) for name, value in state.items()}
     vectors, tally = Vectors(features.test[None], features.test_labels, device), Tally(classes, device)
     parts = torch.arange(vectors.images).split(ROWS)
-    for batch, labels in vectors.batches((0, part) for part in parts):
+    for part, (batch, labels) in zip(parts, vectors.batches((0, part) for part in parts), strict=True):
         if "head_norm.running_mean" in state:
             mean, var = state["head_norm.running_mean"], state["head_norm.running_var"]
             batch = F.batch_norm(batch, mean, var, training=False, eps=EPS)
-        tally.add(F.linear(batch, state["head.weight"], state["head.bias"]), labels)
+        logits = F.linear(batch, state["head.weight"], state["head.bias"])
+        tally.add(logits, labels)
+        samples.add(part.to(device), logits, labels)
     return tally.result()
