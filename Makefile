@@ -14,6 +14,7 @@ TESTS ?= tests
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps HolisticTraceAnalysis
 	touch $@
 
 .PHONY: setup demo test test-thorough test-faults check fmt build constraints clean

@@ -1,7 +1,7 @@
 """The commands. Each is a few lines that call one function below, imported only then: `zerofit --help` is instant.
 
-Exit codes: 0 done, 1 a rank crashed, 2 the user's error, 4 interrupted: saved and stopped after a signal, 128 + n ended
-by signal n (130 Ctrl-C, 143 SIGTERM): the second one, or before the first step.
+Exit codes: 0 done, 1 a rank crashed, 2 the user's error, 3 a gate of `zerofit trace` failed, 4 interrupted: saved and
+stopped after a signal, 128 + n ended by signal n (130 Ctrl-C, 143 SIGTERM): the second one, or before the first step.
 """
 
 from __future__ import annotations
@@ -264,6 +264,42 @@ def show_checkpoint(asked: OneOrAll) -> None:
         from zerofit.launch.checkpoints import show
 
         typer.echo(show(asked))
+
+
+@app.command()
+def trace(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN|DIR|ARCHIVE [ANOTHER]",
+            help="A run with `profile:`, a directory or archive (.zip, .tar, .tar.gz) of PyTorch traces of all ranks; "
+            "two of them are compared.",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="FILE", help="JSON of it; default: RUN/profile/trace.json, of others none."),
+    ] = None,
+    merge: Annotated[
+        Path | None,
+        typer.Option("--merge", metavar="FILE.json.gz", help="One trace of all ranks, for Perfetto."),
+    ] = None,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-if",
+            metavar="'idle>20%'",
+            help="Exit code 3 where any rank's figure is beyond: idle, compute, communication, exposed communication, "
+            "overlap; < or >; repeatable.",
+        ),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Say where the time of traced steps goes: computing, communicating, waiting; and who waits for whom."""
+    with _reported(debug):
+        from zerofit.report.trace.command import trace as start
+
+        raise typer.Exit(start(sources, output=output, merge=merge, fail_if=fail_if or []))
 
 
 @app.command()

@@ -121,3 +121,4 @@ def prepare(environ: MutableMapping[str, str], hardware: Hardware, local_size: i
     environ["DS_ACCELERATOR"] = hardware.device
     if hardware.device == "cpu":
         environ["CUDA_VISIBLE_DEVICES"] = ""  # a GPU that the plan leaves out must not be found after all
+        environ.setdefault("KINETO_LOG_LEVEL", "99")  # its only words there are that it starts and stops
