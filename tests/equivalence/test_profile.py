@@ -12,6 +12,7 @@ from cases import VIT, plan, recipe
 from starts import column, train_together
 
 from zerofit.plan.spec import RunSpec
+from zerofit.report.trace.command import trace
 
 STEPS, WORLD = 6, 2
 WINDOW = [3, 4]
@@ -42,12 +43,26 @@ def test_every_rank_writes_the_steps_of_the_window(trained: tuple[RunSpec, RunSp
     directory = traced.run_dir / "profile"
     assert sorted(path.name for path in directory.iterdir()) == ["rank-0.json.gz", "rank-1.json.gz"]
     for rank in range(WORLD):
-        trace = read(directory / f"rank-{rank}.json.gz")
-        assert {"rank": rank, "world_size": WORLD, "backend": "gloo"}.items() <= trace["distributedInfo"].items()
-        names = [event["name"] for event in trace["traceEvents"] if event.get("ph") == "X"]
+        made = read(directory / f"rank-{rank}.json.gz")
+        assert {"rank": rank, "world_size": WORLD, "backend": "gloo"}.items() <= made["distributedInfo"].items()
+        names = [event["name"] for event in made["traceEvents"] if event.get("ph") == "X"]
         assert [name for name in names if name.startswith("ProfilerStep#")] == [f"ProfilerStep#{n}" for n in WINDOW]
         assert names.count("DistributedDataParallel.forward") == 4  # two micro-batches in each of two steps
         assert any(name.startswith("gloo:") for name in names)
+        assert made["zerofit"] == {"steps": WINDOW}
+
+
+def test_its_traces_are_analysed(trained: tuple[RunSpec, RunSpec], capsys: pytest.CaptureFixture[str]) -> None:
+    _, traced = trained
+    assert trace([traced.run_dir]) == 0
+    body = json.loads((traced.run_dir / "profile" / "trace.json").read_text())
+    assert (body["world_size"], body["steps"], len(body["ranks"])) == (WORLD, WINDOW, WORLD)
+    for rank in body["ranks"]:
+        parts = rank["compute_us"] + rank["non_compute_us"] + rank["idle_us"]
+        assert parts == pytest.approx(rank["span_us"])
+        assert min(rank["compute_us"], rank["communication_us"], rank["idle_us"]) > 0
+    assert any(kernel["name"] == "gloo:all_reduce" for kernel in body["kernels"])
+    assert capsys.readouterr().out.startswith("2 of 2 ranks on CPUs, steps 3, 4\n")
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def second(made: Made, at: float) -> None:
 
 
 def on_cpu(directory: Path) -> Path:
-    """Two ranks on CPUs. Of 1000 us rank 0 is 600 in operators, 300 in gloo, of which 100 are both; rank 1 800, and 0."""
+    """Two ranks on CPUs. Of 1000 us rank 0 is 600 in operators and 300 in gloo, 100 of them in both; rank 1 800, 0."""
     one, other = Made(0), Made(1)
     for made in (one, other):
         made.metadata["distributedInfo"]["backend"] = "gloo"  # type: ignore[index]

@@ -32,12 +32,12 @@ def analyse(scanned: Scanned, progress: Callable[[], None]) -> Analysis:
     Raises UserError where HTA is not installed or cannot make anything of the traces.
     """
     try:
-        with _quiet():
+        with quiet():
             import hta.common.trace  # noqa: F401
     except ImportError as error:
         raise UserError(f"traces of GPUs are analysed by HTA, which is not there ({error}): {INSTALL}") from None
     try:
-        with _quiet():
+        with quiet():
             return _analyse(scanned, progress)
     except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise UserError(
@@ -202,7 +202,7 @@ def _launches(trace: Any, ranks: Sequence[int]) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without what HTA prints, logs and warns of: pandas' deprecations, and the time that each of its steps took."""
     logger = logging.getLogger("hta")
     level = logger.level
