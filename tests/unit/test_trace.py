@@ -196,14 +196,17 @@ def test_two_traces_of_one_rank_are_refused(tmp_path: Path) -> None:
         (b"[]", "has '\\[' where '{' belongs"),
         (b'{"format": 1}', "is no trace: it has no traceEvents"),
         (gzip.compress(b'{"traceEvents": []}')[:-9], "ends early or is damaged"),
-        (b'{"traceEvents": [{"ph": "X", "cat": "kernel", "ts": {}}]}', "an event's ts is no number"),
+        (b'{"traceEvents": [{"ph": "X", "cat": "kernel", "ts": {}}]}', "an event's ts is no time"),
         (b'{"a":' + b"[" * 200_000, "nested too deeply|ends in the middle"),
         (b"", "ends in the middle"),
+        (b'{"traceEvents": [{"ph": "X", "cat": "kernel", "ts": NaN}]}', "an event's ts is no time"),
+        (b'{"a": ' + b"1" * 5000 + b"}", "limit"),
+        (gzip.compress(b'{"traceEvents": []}'), "it is packed by gzip: give it a name that says so"),
         (b'{"traceEvents": []}', "no operators and no kernels"),
     ],
 )
 def test_damaged_traces_are_named(tmp_path: Path, content: bytes, reason: str) -> None:
-    path = tmp_path / "rank-0.json"
+    path = tmp_path / ("rank-0.json.gz" if "ends early" in reason else "rank-0.json")
     path.write_bytes(content)
     with pytest.raises(UserError, match=reason) as caught:
         analyse(tmp_path)

@@ -64,6 +64,8 @@ class Trace:
             ) from None
         except RecursionError:
             raise UserError(f"{self.path} is not read: its JSON is nested too deeply") from None
+        except ValueError as error:
+            raise UserError(f"{self.path} is not read: {error}") from None  # a number of thousands of digits
         if not found:
             raise UserError(f"{self.path} is no trace: it has no traceEvents")
 
@@ -76,6 +78,8 @@ def _text(path: Path) -> Iterator[IO[str]]:
             raise UserError("it is no regular file")
         with open(handle, "rb", closefd=False) as raw:
             packed = raw.peek(2)[:2] == b"\x1f\x8b"
+            if packed != path.name.endswith(".gz"):
+                raise UserError(f"it is {'' if packed else 'not '}packed by gzip: give it a name that says so")
             unpacked: Any = gzip.GzipFile(fileobj=raw) if packed else raw
             yield io.TextIOWrapper(unpacked, encoding="utf-8", errors="replace")
     finally:

@@ -27,6 +27,10 @@ def opened(source: Path) -> Iterator[list[Path]]:
             unpack(source, Path(made))
             yield _chosen(source, [path for path in Path(made).rglob("*") if path.is_file()])
     elif source.is_file():
+        if not source.name.endswith(ENDINGS):
+            raise UserError(
+                f"{source} is neither a trace (.json, .json.gz) nor an archive of them (.zip, .tar, .tar.gz)"
+            )
         yield [source]
     else:
         directory = run_traces(source) if is_run(source) else source

@@ -7,12 +7,14 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from zerofit.config.errors import UserError
 from zerofit.report.trace.events import Event, Trace
 from zerofit.report.trace.files import rank_of_name
 
 GPU = ("kernel", "gpu_memcpy", "gpu_memset", "Kernel", "Memcpy", "Memset")
+MOST_RANKS = 2**20
 STEP = re.compile(r"ProfilerStep\s*#\s*(\d+)")
 
 
@@ -89,21 +91,25 @@ def scan(path: Path) -> Scan:
 
 
 def _number(event: Event, name: str, path: Path) -> float:
-    try:
-        return float(event.get(name, 0.0))
-    except (TypeError, ValueError):
-        raise UserError(f"{path} is not read: an event's {name} is no number: {event.get(name)!r}") from None
+    value = event.get(name, 0)
+    if isinstance(value, (int, float)) and abs(value) < 2**62:  # neither infinite nor NaN
+        return float(value)
+    raise UserError(f"{path} is not read: an event's {name} is no time: {str(value)[:40]}")
 
 
 def _describe(found: Scan, trace: Trace) -> None:
     """What the trace says of itself; the file's name where it says nothing."""
     told, base = trace.metadata.get("distributedInfo"), trace.metadata.get("baseTimeNanoseconds")
-    if isinstance(base, int):
+    if isinstance(base, int) and abs(base) < 2**63:
         found.base_us = base / 1000
     found.whole = isinstance(trace.metadata.get("zerofit"), dict)
-    if isinstance(told, dict) and isinstance(told.get("rank"), int):
-        found.named, found.rank = True, told["rank"]
-        found.world_size = told["world_size"] if isinstance(told.get("world_size"), int) else None
+    if isinstance(told, dict) and (rank := _count(told.get("rank"))) is not None:
+        found.named, found.rank, found.world_size = True, rank, _count(told.get("world_size"))
+
+
+def _count(value: Any) -> int | None:
+    """A number of ranks, where it is one that there may be."""
+    return value if isinstance(value, int) and 0 <= value <= MOST_RANKS else None
 
 
 @dataclass(frozen=True)

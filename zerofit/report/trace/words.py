@@ -16,7 +16,7 @@ LATE = 0.15
 """Share of the span that a rank spends less in communication than the others, who wait for it there."""
 SHORT = 0.25
 """Share of kernels shorter than the call that launches them from which on it is worth a word."""
-LONGEST = 90
+LONGEST = 80
 
 
 def described(found: Analysis) -> Analysis:
@@ -120,7 +120,15 @@ def launches(found: Analysis) -> str:
 
 
 def short(name: str) -> str:
-    """A kernel's name, without its end where it is long."""
+    """A kernel's name for a terminal: without parameters, without its end where it is long, and nothing but text."""
+    name = "".join(letter if letter.isprintable() else "?" for letter in name.removeprefix("void "))
+    if name.endswith(")"):
+        depth = 0
+        for at in range(len(name) - 1, -1, -1):
+            depth += (name[at] == ")") - (name[at] == "(")
+            if depth == 0:
+                name = name[:at] or name
+                break
     return name if len(name) <= LONGEST else name[: LONGEST - 3] + "..."
 
 
