@@ -57,6 +57,12 @@ def test_takes_what_a_run_takes_of_the_window(tmp_path: Path, steps: range, take
     assert take(tmp_path / "profile", steps) == [f"ProfilerStep#{step}" for step in taken]
 
 
+def test_a_window_taken_again_leaves_nothing_of_the_one_before(tmp_path: Path) -> None:
+    for name in ("rank-0.json.gz", "rank-3.json.gz", "memory-rank-3.pickle", "trace.json"):
+        (tmp_path / name).write_text("of four ranks")
+    assert take(tmp_path, range(5, 9)) == ["ProfilerStep#5"]
+
+
 def test_a_trace_that_cannot_be_written_ends_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "profile").write_text("in the way")
     one = Window(Profile(steps=(1, 1), memory=True), tmp_path / "profile", torch.device("cpu"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -70,12 +71,21 @@ class Window:
     def _started(self) -> profile:
         taken = profile(activities=self._device.activities)
         taken.prepare_trace()  # takes its time: no rank's first step is to wait for a peer that still prepares
+        if dist.get_rank() == 0:
+            self._forget()
         dist.barrier()
         self._device.begin()
         taken.start_trace()
         # So that a reader knows: its last step is whole, unlike that of a profiler that is stopped wherever it is.
         taken.add_metadata_json("zerofit", json.dumps({"steps": [self.first, self.last]}))
         return taken
+
+    def _forget(self) -> None:
+        """Remove the traces of an earlier window, of more ranks perhaps, and what was found in them."""
+        for pattern in ("rank-*.json.gz", "memory-rank-*.pickle", "trace.json"):
+            for path in self.directory.glob(pattern):
+                with suppress(OSError):
+                    path.unlink()
 
 
 class _Cpu:

@@ -11,8 +11,9 @@ from typing import IO, Any
 
 from zerofit.config.errors import UserError
 from zerofit.report.trace.events import Event, Trace
-from zerofit.report.trace.scan import Scan, Scanned
+from zerofit.report.trace.scan import GPU, Scan, Scanned
 
+ON_GPU = (*GPU, "gpu_user_annotation", "cuda_sync")
 FLOWS = 2**40
 """How far the numbers of two ranks' flows lie apart."""
 PROCESSES = 1000
@@ -84,7 +85,7 @@ def _events(one: Scan, shift: float) -> Iterator[Event]:
         if old not in processes:
             processes[old] = one.rank * PROCESSES + len(processes) % PROCESSES
         own = processes[old]
-        if phase != "M" and own not in named:
+        if phase == "X" and own not in named:
             named.add(own)
             yield from _names(one.rank, own, event)
         changed = {**event, "pid": own}
@@ -99,11 +100,10 @@ def _events(one: Scan, shift: float) -> Iterator[Event]:
 
 def _names(rank: int, process: int, event: Event) -> Iterator[Event]:
     """What a process is called: by the first event in it."""
-    old, category = event.get("pid"), str(event.get("cat"))
-    device = category in ("kernel", "gpu_memcpy", "gpu_memset", "gpu_user_annotation") or "ac2g" in category
+    old, category = event.get("pid"), event.get("cat")
     if not isinstance(old, int):
         name = f"rank {rank}: {old}"
     else:
-        name = f"rank {rank}: GPU {old}" if device and old < 64 else f"rank {rank}"
+        name = f"rank {rank}: GPU {old}" if category in ON_GPU else f"rank {rank}"
     yield {"ph": "M", "name": "process_name", "pid": process, "tid": 0, "args": {"name": name}}
     yield {"ph": "M", "name": "process_sort_index", "pid": process, "tid": 0, "args": {"sort_index": process}}
