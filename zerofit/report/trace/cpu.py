@@ -11,10 +11,14 @@ from zerofit.report.trace import spans
 from zerofit.report.trace.body import Analysis, Kernel, Rank, make_strip
 from zerofit.report.trace.scan import Scan, Scanned, Track
 
+COMPUTE, COMMUNICATE = "COMPUTATION", "COMMUNICATION"
+HANDING = "c10d::"
+"""Begins the names of operators that hand a collective over to the thread that does it."""
+
 
 def analyse(scanned: Scanned, progress: Callable[[], None]) -> Analysis:
     """The analysis of all ranks; `progress` is called once a rank. Raises UserError for a trace without operators."""
-    steps = scanned.steps
+    steps, base = scanned.steps, min(one.base_us for one in scanned.ranks)
     rows, strips = [], {}
     kernels: dict[str, Kernel] = {}
     for one in scanned.ranks:
@@ -24,11 +28,9 @@ def analyse(scanned: Scanned, progress: Callable[[], None]) -> Analysis:
         compute, communication = (spans.within(found, first, last) for found in _busy(one))
         rows.append(_split(one.rank, compute, communication, last - first))
         start, end = _range(one, steps[0]) if steps else (first, last)
-        # As on one clock, where the ranks are of one host.
-        strips[one.rank] = {
-            "compute": _moved(spans.within(compute, start, end), one.base_us),
-            "communication": _moved(spans.within(communication, start, end), one.base_us),
-        }
+        shift = one.base_us - base  # then all are on one clock, where the ranks are of one host
+        busy = {"compute": compute, "communication": communication}
+        strips[one.rank] = {kind: spans.moved(spans.within(when, start, end), shift) for kind, when in busy.items()}
         for kernel in _operators(one, first, last):
             old = kernels.get(kernel.name, Kernel(kernel.name, kernel.kind, 0.0, 0))
             kernels[kernel.name] = Kernel(kernel.name, kernel.kind, old.us + kernel.us, old.count + kernel.count)
@@ -49,9 +51,6 @@ def analyse(scanned: Scanned, progress: Callable[[], None]) -> Analysis:
     )
 
 
-COMPUTE, COMMUNICATE = "COMPUTATION", "COMMUNICATION"
-
-
 def _range(one: Scan, step: int | None = None) -> tuple[float, float]:
     """From the first step's start to the last one's end, or one step's; without marks all of the operators' time."""
     marks = [mark for mark in one.marks if step is None or mark.step == step]
@@ -65,7 +64,7 @@ def _busy(one: Scan) -> tuple[spans.Spans, spans.Spans]:
     """When the main thread is in an operator, and when a collective is under way. Handing one over is neither."""
     track = one.operators
     own = _main(one, track)
-    handing = np.array([name.startswith("c10d::") for name in one.names], dtype=bool)[np.array(track.name)]
+    handing = np.array([name.startswith(HANDING) for name in one.names], dtype=bool)[np.array(track.name)]
     chosen = own & ~handing
     compute = spans.union(np.array(track.start)[chosen], np.array(track.length)[chosen])
     return compute, spans.union(np.array(one.collectives.start), np.array(one.collectives.length))
@@ -116,7 +115,8 @@ def _operators(one: Scan, first: float, last: float) -> list[Kernel]:
         entry[0] += length
         entry[1] += 1
         above.append((start + length, name))
-    made = [Kernel(name, COMPUTE, max(0.0, us), int(count)) for name, (us, count) in times.items()]
+    kinds = {name: COMMUNICATE if name.startswith(HANDING) else COMPUTE for name in times}
+    made = [Kernel(name, kinds[name], max(0.0, us), int(count)) for name, (us, count) in times.items()]
     return made + _collectives(one, first, last)
 
 
@@ -128,7 +128,3 @@ def _collectives(one: Scan, first: float, last: float) -> list[Kernel]:
             entry[0] += length
             entry[1] += 1
     return [Kernel(name, COMMUNICATE, us, int(count)) for name, (us, count) in times.items()]
-
-
-def _moved(found: spans.Spans, by: float) -> spans.Spans:
-    return found[0] + by, found[1] + by

@@ -52,6 +52,11 @@ def within(spans: Spans, first: float, last: float) -> Spans:
     return starts[ends > starts], ends[ends > starts]
 
 
+def moved(spans: Spans, by: float) -> Spans:
+    """Later by so much."""
+    return spans[0] + by, spans[1] + by
+
+
 def coarser(spans: Spans, gap: float) -> Spans:
     """With gaps up to `gap` filled."""
     if not len(spans[0]):
