@@ -18,8 +18,8 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from zerofit.config.profile import Profile
 
-ENTRIES = 200_000
-"""Allocations that a memory snapshot goes back, at most: torch's own default would hold all of the window's."""
+ENTRIES = 100_000
+"""Allocations that a memory snapshot goes back, at most; each takes some KiB of the host's memory."""
 
 
 class Window:
@@ -61,12 +61,14 @@ class Window:
         made.stop_trace()
         try:
             self.directory.mkdir(exist_ok=True)
-            self._device.end(self.directory / f"memory-rank-{rank}.pickle")
+            self._device.save(self.directory / f"memory-rank-{rank}.pickle")
             part = self.directory / f".rank-{rank}.json.gz"  # whole or not at all
             made.export_chrome_trace(str(part))
             os.replace(part, self.directory / f"rank-{rank}.json.gz")
         except OSError as error:
             print(f"profile: rank {rank} has written no trace: {error.strerror}; training goes on", flush=True)
+        finally:
+            self._device.end()
 
     def _started(self) -> profile:
         taken = profile(activities=self._device.activities)
@@ -96,8 +98,11 @@ class _Cpu:
     def begin(self) -> None:
         """Right before the trace."""
 
-    def end(self, snapshot: Path) -> None:
-        """Right after the last step."""
+    def save(self, snapshot: Path) -> None:
+        """After the last step: write what is the device's own."""
+
+    def end(self) -> None:
+        """Record no more, whatever happened."""
 
 
 class _Cuda(_Cpu):
@@ -113,7 +118,10 @@ class _Cuda(_Cpu):
             torch.cuda.memory._record_memory_history(stacks="python", max_entries=ENTRIES)
         torch.cuda.synchronize(self.device)  # the trace is to begin with the window's own kernels
 
-    def end(self, snapshot: Path) -> None:
+    def save(self, snapshot: Path) -> None:
         if self.memory:
             torch.cuda.memory._dump_snapshot(str(snapshot))
+
+    def end(self) -> None:
+        if self.memory:
             torch.cuda.memory._record_memory_history(enabled=None)
