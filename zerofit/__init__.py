@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from zerofit.api import create_data_loaders, load_vit_model, run_training_experiment
+    from zerofit.api import compare, create_data_loaders, load_vit_model, run_training_experiment
     from zerofit.config.errors import UserError
 
-__all__ = ["UserError", "create_data_loaders", "load_vit_model", "run_training_experiment"]
+__all__ = ["UserError", "compare", "create_data_loaders", "load_vit_model", "run_training_experiment"]
 
 _HOMES = {
     "UserError": "zerofit.config.errors",
+    "compare": "zerofit.api",
     "create_data_loaders": "zerofit.api",
     "load_vit_model": "zerofit.api",
     "run_training_experiment": "zerofit.api",

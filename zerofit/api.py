@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ from zerofit.plan.build import make_plan
 from zerofit.plan.hardware import detect
 from zerofit.plan.shapes import SHAPES
 from zerofit.plan.spec import DataFacts, Hardware
+from zerofit.prove.compare import STEPS, STRATEGIES, compare_strategies
+from zerofit.report.comparison import COMPARE_FILE
 from zerofit.report.figures import figures, profile
 
 ALIASES = {"fsdp": "fsdp2"}
@@ -211,6 +213,40 @@ def run_training_experiment(
     if enable_profiling:
         result["profile"] = profile(launch.run_dir, recipe.train.global_batch)
     return result
+
+
+@kept_environment()
+def compare(
+    recipe: str | Path,
+    strategies: Sequence[str] = tuple(STRATEGIES.split(",")),
+    *,
+    gpus: Sequence[int] | None = None,
+    steps: int = STEPS,
+    max_batch: bool = False,
+    enable_profiling: bool = True,
+    output: str | Path | None = None,
+    **fields: Any,
+) -> list[dict[str, Any]]:
+    """Run the same work of a recipe (its name or file) under each strategy, as `zerofit compare` does; its rows.
+
+    `gpus` are numbers of ranks; `fields` are fields of the recipe to change: `**{"train.micro_batch": 8}`. A row is a
+    dict as in compare.json (docs/compare.md); a strategy that could not run is one whose `status` is not `ok`.
+    Raises UserError where the recipe is refused altogether.
+    """
+    code, directory = compare_strategies(
+        str(recipe),
+        [f"{field}={json.dumps(value)}" for field, value in fields.items()],
+        strategies=",".join(strategies),
+        gpus=None if gpus is None else ",".join(map(str, gpus)),
+        steps=steps,
+        max_batch=max_batch,
+        profile=enable_profiling,
+        output=None if output is None else Path(output),
+    )
+    if code not in (0, 1):
+        raise KeyboardInterrupt
+    rows: list[dict[str, Any]] = json.loads((directory / COMPARE_FILE).read_text(encoding="utf-8"))["rows"]
+    return rows
 
 
 def _run(recipe: Recipe, world_size: int) -> Launch:

@@ -140,6 +140,52 @@ def probe(
         raise typer.Exit(start(recipe, overrides, gap=gap, nproc=nproc, debug=debug))
 
 
+@app.command()
+def compare(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RECIPE [a.b=c ...] | RUN RUN ...",
+            help="A recipe, and fields to change in it; or runs that are there, which are read and not repeated.",
+        ),
+    ],
+    strategies: Annotated[
+        str | None,
+        typer.Option(
+            "--strategies", metavar="S,S,...", help="Default: ddp,zero2,zero3,fsdp2. The first is the baseline."
+        ),
+    ] = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option("--gpus", metavar="N,N,...", help="Ranks; each strategy runs on each. Default: as in train."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", metavar="N", help="Optimizer steps of each run; default: 30.")
+    ] = None,
+    max_batch: Annotated[
+        bool,
+        typer.Option("--max-batch", help="Find the largest micro-batch that fits, too, with short runs. GPUs only."),
+    ] = False,
+    no_profile: Annotated[
+        bool, typer.Option("--no-profile", help="Trace nothing: no figure of exposed communication.")
+    ] = False,
+    stage: Annotated[
+        int | None, typer.Option("--stage", min=1, metavar="N", help="Of a recipe with stages, the one to compare.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="DIR", help="New; default: runs/compare-NAME.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Run the same work under each strategy and compare memory, speed and losses; or compare runs that are there."""
+    with _reported(debug):
+        from zerofit.prove.compare import compare as start
+
+        asked: dict[str, Any] = {"strategies": strategies, "gpus": gpus, "steps": steps, "max_batch": max_batch}
+        code, _ = start(words, profile=not no_profile, stage=stage, output=output, **asked)
+        raise typer.Exit(code)
+
+
 @app.command("eval")
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],

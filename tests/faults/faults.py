@@ -3,6 +3,8 @@
 signal: {"number": 15, "to": "launcher" or "rank", "rank": R, "before": "MODULE:FUNCTION" or "phase": "step 5"}
     Rank R (null: the launcher itself) sends that signal when it comes there, and waits until it has arrived. At a phase
     it first waits until all ranks listen: the signal ends those that do not.
+crash: {"run": "ddp-x2", "rank": R, "kind": "OutOfMemoryError", "message": "CUDA out of memory. ..."}
+    In the run whose directory has that name the second step of rank R ends with this error, of torch or Python.
 clock: true
     `time.time` of launcher and ranks jumps a day forwards and backwards.
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import os
+import sys
 import time
 from collections.abc import Callable
 from functools import wraps
@@ -32,6 +35,25 @@ def inject(faults: dict[str, Any]) -> None:
 
 def in_rank() -> None:
     arm(int(os.environ["RANK"]))
+    wanted = _given.get("crash")
+    if wanted is not None and wanted["rank"] == int(os.environ["RANK"]) and Path(sys.argv[1]).name == wanted["run"]:
+        crash(wanted["kind"], wanted["message"])
+
+
+def crash(kind: str, message: str) -> None:
+    """Let this rank's second step end so."""
+    import torch
+
+    from zerofit.train.trainer import RunTrainer
+
+    loss = RunTrainer.compute_loss
+
+    def crashing(self: RunTrainer, *arguments: Any, **options: Any) -> Any:
+        if self.state.global_step == 1:
+            raise {"OutOfMemoryError": torch.OutOfMemoryError, "ValueError": ValueError}[kind](message)
+        return loss(self, *arguments, **options)
+
+    RunTrainer.compute_loss = crashing  # type: ignore[method-assign]
 
 
 def jump() -> None:

@@ -22,6 +22,17 @@ def test_host_peak_holds_what_was_freed_until_it_is_reset() -> None:
     assert peak.figures()["host_rss_gib"] < held - 0.2
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak cannot be reset")
+def test_figures_that_are_held_do_not_grow() -> None:
+    peak = Peak(torch.device("cpu"))
+    peak.hold()
+    held = peak.figures()
+    block = bytearray(b"x" * 256 * 2**20)
+    del block
+    assert peak.figures() == held
+    assert host_peak() / GIB > held["host_rss_gib"] + 0.1
+
+
 @pytest.mark.gpu
 def test_cuda_peaks() -> None:
     peak = Peak(torch.device("cuda", 0))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,11 +94,9 @@ def dispatch(
     world = environment.outer_world(os.environ)
     if world is not None:
         return outer.run(world, plan, nproc, debug, show)
-    from zerofit.checkpoint import memory
-
     hardware = hardware or detect()
     launch = plan(hardware, nproc)
-    try:
+    with _tidied(launch):
         outcome = _run(launch, hardware)
         if outcome.failure is not None:
             if outcome.failure.user:
@@ -112,6 +110,23 @@ def dispatch(
         else:
             show(launch)
         return outcome.code
+
+
+def conduct(launch: Launch, hardware: Hardware) -> Outcome:
+    """As `dispatch`, of what is planned and on ranks of our own; how it ended is the caller's to say."""
+    with _tidied(launch):
+        outcome = _run(launch, hardware)
+        if outcome.failure is not None and outcome.failure.user:
+            launch.undo()
+        return outcome
+
+
+@contextmanager
+def _tidied(launch: Launch) -> Iterator[None]:
+    from zerofit.checkpoint import memory
+
+    try:
+        yield
     finally:
         memory.sweep()  # of ranks that were killed
         if launch.lock is not None:

@@ -18,6 +18,7 @@ class Peak:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self._held: dict[str, float] | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -30,11 +31,17 @@ class Peak:
 
     def figures(self) -> dict[str, float]:
         """GiB: host_rss_gib (resident memory of this process) and on CUDA peak_alloc_gib and peak_reserved_gib."""
+        if self._held is not None:
+            return dict(self._held)
         figures = {"host_rss_gib": host_peak() / GIB}
         if self.device.type == "cuda":
             figures["peak_alloc_gib"] = torch.cuda.max_memory_allocated(self.device) / GIB
             figures["peak_reserved_gib"] = torch.cuda.max_memory_reserved(self.device) / GIB
         return {name: round(value, 4) for name, value in figures.items()}
+
+    def hold(self) -> None:
+        """Let the figures stand as they are: what comes next, a profiler, takes memory that is not training's."""
+        self._held = self.figures()
 
 
 def host_peak() -> int:

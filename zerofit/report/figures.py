@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,22 +42,47 @@ def profile(run_dir: Path, global_batch: int) -> dict[str, float | None]:
     time that rank 0 spent waiting for data; mfu, the median; peaks in GiB, largest over ranks. None where there is
     none: on a CPU mfu and peak_reserved_gib (and peak_allocated_gib is the process's resident memory there).
     """
-    lines = [line for line in history(run_dir) if "samples_s" in line]
-    steps = [line["step"] - last for line, last in zip(lines, [0, *(line["step"] for line in lines)], strict=False)]
-    first = 1 if len(lines) > 1 else 0
-    lines, steps = lines[first:], steps[first:]
-    times = [global_batch / line["samples_s"] for line in lines]  # seconds of one step
-    mfu = [line["mfu"] for line in lines if line.get("mfu") is not None]
-    waited = sum(line.get("data_wait_s", 0.0) for line in lines)
-    whole = sum(time * count for time, count in zip(times, steps, strict=True))
-    result = _result(run_dir)
+    steps = logged_steps(history(run_dir))
+    steady = steps[1:] or steps
+    found, result = timing(steady, global_batch), _result(run_dir)
+    return {
+        "step_ms_p50": found["step_ms_p50"],
+        "step_ms_p99": found["step_ms_p99"],
+        "data_wait_share": found["data_share"],
+        "peak_allocated_gib": result.get("peak_alloc_gib"),
+        "peak_reserved_gib": result.get("peak_reserved_gib"),
+        "mfu": found["mfu"],
+    }
+
+
+def logged_steps(lines: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], int]]:
+    """The lines of optimizer steps, each with how many steps it is of."""
+    lines = [line for line in lines if "samples_s" in line]
+    before = [0, *(line["step"] for line in lines)]
+    return [(line, line["step"] - last) for line, last in zip(lines, before, strict=False)]
+
+
+def timing(steps: Sequence[tuple[dict[str, Any], int]], global_batch: int) -> dict[str, float | None]:
+    """Of these steps: step_ms_p50, step_ms_p99, samples_s (of all ranks), mfu (median), and shares of rank 0's time.
+
+    data_share: waiting for data; optimizer_share: in the optimizer's step. None where the lines do not say.
+    """
+    times = [global_batch / line["samples_s"] for line, _ in steps]  # seconds of one step
+    whole = sum(time * count for time, (_, count) in zip(times, steps, strict=True))
+
+    mfu = [line["mfu"] for line, _ in steps if line.get("mfu") is not None]
+
+    def share(name: str) -> float | None:
+        parts = [line[name] for line, _ in steps if name in line]
+        return sum(parts) / whole if parts and len(parts) == len(steps) else None
+
     return {
         "step_ms_p50": 1000 * quantile(times, 0.5) if times else None,
         "step_ms_p99": 1000 * quantile(times, 0.99) if times else None,
-        "data_wait_share": waited / whole if times else None,
-        "peak_allocated_gib": result.get("peak_alloc_gib"),
-        "peak_reserved_gib": result.get("peak_reserved_gib"),
+        "samples_s": global_batch * sum(count for _, count in steps) / whole if times else None,
         "mfu": quantile(mfu, 0.5) if mfu else None,
+        "data_share": share("data_wait_s"),
+        "optimizer_share": share("optimizer_s"),
     }
 
 

@@ -32,7 +32,7 @@ from zerofit.models.frozen import check_frozen, trains_a_part
 from zerofit.plan.spec import RunSpec
 from zerofit.tasks import shown
 from zerofit.tasks.counting import count
-from zerofit.train.callbacks import Guard, NoEnd, Order, Profiled, Pulse, Ready, Records
+from zerofit.train.callbacks import Guard, NoEnd, Order, Profiled, Pulse, Ready, Records, Untraced
 from zerofit.train.engine import DTYPES, WEIGHTS
 from zerofit.train.holdings import StepWatch
 from zerofit.train.job import Store
@@ -196,6 +196,7 @@ def prepare(spec: RunSpec, device: torch.device, store: Store, resume: Path | No
 
     trainer.add_callback(Ready(ready))
     if spec.recipe.profile is not None:
+        trainer.add_callback(Untraced(peak, spec.recipe.profile.steps[0]))
         trainer.add_callback(Profiled(Window(spec.recipe.profile, spec.run_dir / "profile", device)))
     progress = Progress(spec.batches.total_steps)
     records = Records(

@@ -20,6 +20,9 @@ from zerofit.train.job import Job
 from zerofit.train.pulse import PULSE
 from zerofit.train.tracking import Tracking
 
+WHOLE = 2
+"""Steps after which a peak is one: the first may make what stays."""
+
 
 class Order(TrainerCallback):
     """Lets every epoch begin where the run stands, after a resume as well; Trainer would count from there anew."""
@@ -70,6 +73,20 @@ class Pulse(TrainerCallback):
         if PULSE.reached(f"end of step {state.global_step}"):
             control.should_evaluate = False
             control.should_save = control.should_training_stop = True
+
+
+class Untraced(TrainerCallback):
+    """Keeps what tracing takes out of the peaks of memory; to be called before it begins, which is at step `first`."""
+
+    def __init__(self, peak: Peak, first: int) -> None:
+        self.peak, self.first, self._seen = peak, first, 0
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step + 1 == self.first and self._seen >= WHOLE:
+            self.peak.hold()
+        self._seen += 1
 
 
 class Profiled(TrainerCallback):
