@@ -18,7 +18,7 @@ from plan_examples import CPU, FACTS, recipe
 from zerofit.plan.build import make_plan
 from zerofit.plan.spec import RunSpec
 from zerofit.train.trackers import Curve, Line
-from zerofit.train.tracking import BLOCKED, FILE, Feed, Tracking, identity
+from zerofit.train.tracking import BLOCKED, FILE, Feed, Tracking, identity, name_of
 
 CHILD = Path(__file__).with_name("tracking_child.py")
 RECORDS = [
@@ -167,6 +167,12 @@ def test_the_id_stays_and_a_directory_that_cannot_be_written_has_one_all_the_sam
     (tmp_path / "run" / FILE).unlink()
     (tmp_path / "run").rmdir()
     assert len(identity(spec)) == 32
+
+
+def test_a_stage_has_its_jobs_name_before_its_own(tmp_path: Path) -> None:
+    assert name_of(tmp_path / "01-a") == "01-a"
+    (tmp_path / "job.json").touch()
+    assert name_of(tmp_path / "01-a") == f"{tmp_path.name}-01-a"
 
 
 def child(directory: Path, *names: str, step: int = 0, patience: str = "60", **environment: str) -> list[str]:

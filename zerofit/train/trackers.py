@@ -33,7 +33,7 @@ class Curve:
     """The same after a resume."""
     project: str
     name: str
-    """The run directory's."""
+    """The run directory's; a stage's has its job's before it."""
     directory: Path
     config: Mapping[str, Any]
     """run.json."""

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from zerofit.plan.job import is_job
 from zerofit.plan.spec import RunSpec
 from zerofit.train.trackers import QUIET, TRACKERS, Curve, Line, Tracker
 
@@ -118,7 +119,7 @@ class Tracking:
         curve = Curve(
             id=identity(self.spec),
             project=self.spec.recipe.track.project,
-            name=self.spec.run_dir.name,
+            name=name_of(self.spec.run_dir),
             directory=self.spec.run_dir,
             config=self.spec.model_dump(mode="json"),
             step=step,
@@ -173,6 +174,11 @@ class Tracking:
 def make_tracking(spec: RunSpec, say: Callable[[str], None]) -> Tracking:
     """The trackers that the recipe asks for. Rank 0 alone starts them."""
     return Tracking(spec, [Feed(name, TRACKERS[name]()) for name in spec.recipe.track.to], say)
+
+
+def name_of(run_dir: Path) -> str:
+    """A run's directory's name; a stage's goes behind its job's, as in `digits-probe-01-finetune`."""
+    return f"{run_dir.parent.name}-{run_dir.name}" if is_job(run_dir.parent) else run_dir.name
 
 
 def identity(spec: RunSpec) -> str:
