@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from zerofit.config.errors import UserError
 from zerofit.config.reward import BUILT_IN, Reward
 from zerofit.config.reward import Rewards as RewardList
-from zerofit.measure.verifier import Verifier
+from zerofit.measure.verifier import Verdict
 from zerofit.tasks.built_in_rewards import Length, MathCorrect, ThinkFormat
 from zerofit.tasks.rewards import REWARDS, Rewards
 
@@ -76,14 +77,16 @@ def test_math_correct(gold: Any, completion: str, worth: float) -> None:
 
 
 def test_a_hopeless_completion_is_wrong_and_a_hopeless_row_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = Verifier(seconds=1.0)
-    monkeypatch.setattr("zerofit.tasks.built_in_rewards.shared_verifier", lambda: quick)
-    try:
-        assert MathCorrect()("1 " * 20_000, {"answer": "6"}) == 0.0
-        with pytest.raises(UserError, match="column answer: '.* takes too long to read"):
-            MathCorrect()("6", {"answer": "(" * 2000})
-    finally:
-        quick.close()
+    class Impatient:
+        """Gives up where the real one needs its time to: test_verifier.py."""
+
+        def judge(self, gold: str, texts: Sequence[str]) -> Verdict | None:
+            return None if any("!" in text for text in (gold, *texts)) else Verdict(True, False, None)
+
+    monkeypatch.setattr("zerofit.tasks.built_in_rewards.shared_verifier", Impatient)
+    assert MathCorrect()(r"\boxed{((9!)!)!}", {"answer": "6"}) == 0.0
+    with pytest.raises(UserError, match=r"column answer: '\(\(9!\)!\)!' takes too long to read"):
+        MathCorrect()("6", {"answer": "((9!)!)!"})
 
 
 @pytest.mark.parametrize(
