@@ -100,6 +100,8 @@ def test_a_hopeless_completion_is_wrong_and_a_hopeless_row_is_an_error(monkeypat
 def test_a_row_without_an_answer_is_named(row: dict[str, Any], reason: str) -> None:
     with pytest.raises(UserError, match=reason):
         rewards("math_correct").score("6", row, "train, row 7")
+    with pytest.raises(UserError, match=reason):
+        rewards("think_format", "math_correct").check(row, "train, row 7")
 
 
 @pytest.mark.parametrize(

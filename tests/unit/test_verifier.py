@@ -60,6 +60,16 @@ def test_signals_are_for_the_rank_and_a_killed_process_is_replaced(verifier: Ver
     assert verifier.judge(r"\boxed{1}", ["1"]) == Verdict(True, True, "1")
 
 
+def test_a_process_that_is_held_up_is_given_up(verifier: Verifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    verifier.judge(r"\boxed{1}", ["1"])
+    assert verifier._process is not None
+    os.kill(verifier._process.pid, signal.SIGSTOP)
+    with monkeypatch.context() as patch:
+        patch.setattr("zerofit.measure.verifier.PATIENCE", 0.1)
+        assert verifier.judge(r"\boxed{1}", ["1"]) is None
+    assert verifier.judge(r"\boxed{1}", ["1"]) == Verdict(True, True, "1")
+
+
 def test_a_process_that_does_not_start_is_no_wrong_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
     with pytest.raises(RuntimeError, match="did not start"):

@@ -31,6 +31,9 @@ class BuiltIn(Section):
     def __call__(self, completion: str, row: Row) -> float:
         """What the completion is worth. Raises UserError where the row has not what that needs."""
 
+    def check(self, row: Row) -> None:
+        """Raise UserError where a data set's row has not what this needs of it: before training rather than in it."""
+
 
 class MathCorrect(BuiltIn):
     """1.0 where the completion's final answer equals the row's, else 0.0."""
@@ -47,14 +50,16 @@ class MathCorrect(BuiltIn):
         """Whether the answer is right, and what it is; null where finding out was given up, which counts as wrong."""
         gold = gold_text(_column(row, self.answer), self.answer)
         verdict = shared_verifier().judge(gold, answers(completion))
-        if verdict is None:
-            readable = shared_verifier().judge(gold, ())
-        else:
-            readable = verdict
-        if readable is None or not readable.readable:
-            fault = "takes too long to read" if readable is None else "cannot be read"
-            raise UserError(f"column {self.answer}: {row[self.answer]!r} {fault}; give a number, LaTeX, or `#### 72`")
+        if verdict is None or not verdict.readable:
+            self.check(row)  # it may be the row's fault
         return verdict
+
+    def check(self, row: Row) -> None:
+        """Raise UserError where the right answer cannot be read."""
+        verdict = shared_verifier().judge(gold_text(_column(row, self.answer), self.answer), ())
+        if verdict is None or not verdict.readable:
+            fault = "takes too long to read" if verdict is None else "cannot be read"
+            raise UserError(f"column {self.answer}: {row[self.answer]!r} {fault}; give a number, LaTeX, or `#### 72`")
 
 
 class ThinkFormat(BuiltIn):

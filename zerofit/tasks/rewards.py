@@ -51,6 +51,15 @@ class Rewards:
         parts = {reward.name: _ask(reward.name, function, completion, row, where) for reward, function in self._rewards}
         return Score(sum(reward.weight * parts[reward.name] for reward, _ in self._rewards), parts)
 
+    def check(self, row: Row, where: str) -> None:
+        """Raise UserError where a row of the data set has not what a built-in reward needs."""
+        for reward, function in self._rewards:
+            if isinstance(function, BuiltIn):
+                try:
+                    function.check(row)
+                except UserError as error:
+                    raise UserError(f"{where}: reward {reward.name}: {error}") from error
+
 
 def load(reward: Reward) -> RewardFunction:
     """The function that a reward of a recipe names, with its options. Raises UserError."""
