@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zerofit.report.exposed import common, exposed_share, length, share_of_trace, union
+from zerofit.report.exposed import exposed_share, share_of_trace
+from zerofit.report.trace import spans
 
 TIMES = st.integers(0, 30)
 INTERVALS = st.lists(st.tuples(TIMES, TIMES).map(lambda pair: (float(min(pair)), float(max(pair)))), max_size=8)
@@ -22,18 +23,13 @@ def moments(intervals: list[tuple[float, float]]) -> set[int]:
     return {step for begin, end in intervals for step in range(int(begin), int(end))}
 
 
-@given(INTERVALS, INTERVALS)
-def test_intervals_cover_what_their_moments_do(first: list[Any], second: list[Any]) -> None:
-    assert moments(union(first)) == moments(first)
-    assert length(first) == len(moments(first))
-    assert moments(common(first, second)) == moments(first) & moments(second)
-    merged = union(first)
-    assert all(one[1] < other[0] for one, other in zip(merged, merged[1:], strict=False))
+def spans_of(intervals: list[tuple[float, float]]) -> spans.Spans:
+    return spans.union([begin for begin, _ in intervals], [end - begin for begin, end in intervals])
 
 
 @given(INTERVALS, INTERVALS, INTERVALS)
 def test_exposed_is_what_is_communication_alone(window: list[Any], sent: list[Any], computed: list[Any]) -> None:
-    share, inside = exposed_share(window, sent, computed), moments(window)
+    share, inside = exposed_share(*map(spans_of, (window, sent, computed))), moments(window)
     if not inside:
         assert share is None
     else:

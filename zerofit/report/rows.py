@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from zerofit.config.errors import UserError
 from zerofit.config.schema import Strategy
 from zerofit.plan.files import RUN_FILE
 from zerofit.plan.spec import RunSpec
@@ -158,7 +159,7 @@ def _exposed(run: Path) -> float | None:
     path = run / "profile" / "rank-0.json.gz"
     try:
         return share_of_trace(path) if path.exists() else None
-    except (OSError, EOFError, ValueError, KeyError):  # cut off, or of another form
+    except (UserError, OSError, KeyError):  # cut off, or of another form
         return None
 
 
