@@ -20,7 +20,7 @@ from zerofit.plan.build import make_plan
 from zerofit.plan.spec import RunSpec
 from zerofit.prove.cases import Case, cases, recipe_of, window
 from zerofit.prove.micro_batch import largest
-from zerofit.prove.runs import bare, by_another
+from zerofit.prove.runs import Work, bare, by_another
 from zerofit.prove.work import differences
 from zerofit.report.comparison import Comparison, markdown, terminal, write
 from zerofit.report.rows import Row, row_of, steady
@@ -100,6 +100,33 @@ def test_the_largest_micro_batch_is_found_and_none_asked_twice(start: int, most:
     assert found <= true
     assert found == true if true <= 16 else found > true * 15 / 16 - 1
     assert len(asked) == len(set(asked)) <= 30
+
+
+@pytest.mark.parametrize(
+    ("status", "edge", "found", "asked"),
+    [
+        ("ok", 100, 100, [32, 64, 128, 96, 112, 104, 100]),  # to less than a sixteenth
+        ("out of memory", 5, 5, [8, 4, 6, 5]),
+        ("out of memory", 0, 0, [8, 4, 2, 1]),
+        ("ok", 9999, 1437 // 2, [32, 64, 128, 256, 512, 718]),  # more samples there are not
+    ],
+)
+def test_short_runs_find_the_largest_micro_batch(
+    monkeypatch: pytest.MonkeyPatch, status: Any, edge: int, found: int, asked: list[int]
+) -> None:
+    sizes = []
+
+    def run(self: Work, case: Case, path: Path, steps: int, traced: bool, micro: int) -> Row:
+        assert (path, steps, traced) == (Path("d/max-micro-batch") / f"ddp-x2-{micro}", 3, False)
+        sizes.append(micro)
+        return row("ddp", 2, status="ok" if micro <= edge else "out of memory")
+
+    monkeypatch.setattr(Work, "_run", run)
+    work = Work(recipe(), FACTS, gpus(2), Path("d"), 30, True)
+    assert work.with_largest(Case("ddp", 2), row("ddp", 2, status=status)).max_micro_batch == found
+    assert sizes == asked
+    monkeypatch.setattr(Work, "_run", lambda *_: row("ddp", 2, status="failed"))
+    assert work.with_largest(Case("ddp", 2), row("ddp", 2, status=status)).max_micro_batch is None
 
 
 def comparison(rows: list[Row], **changes: Any) -> Comparison:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from zerofit.measure.clock import HostClock
+from zerofit.measure.clock import HostClock, clock_for
 from zerofit.train.holdings import sizes, state_tensors, tensors_in
 
 CPU = torch.device("cpu")
@@ -41,3 +41,7 @@ def test_a_clock_tells_what_was_added_since_it_was_read() -> None:
         clock.stop()
     assert clock.read() > 0
     assert clock.read() == 0
+    unread = clock_for(CPU, read=False)
+    unread.start()
+    unread.stop()
+    assert unread.read() == 0

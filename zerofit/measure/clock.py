@@ -66,7 +66,7 @@ class StreamClock:
 
 
 class NoClock:
-    """Of a rank that nobody asks: events that are never read would be kept for ever."""
+    """Where nobody reads: events that nobody asks about would only pile up."""
 
     def start(self) -> None:
         """As `Clock` says."""
@@ -79,8 +79,8 @@ class NoClock:
         return 0.0
 
 
-def clock_for(device: torch.device, *, asked: bool) -> Clock:
-    """The clock of a device; `asked`: whether it will be read."""
-    if not asked:
+def clock_for(device: torch.device, *, read: bool) -> Clock:
+    """The clock of a device, on a rank that reads it or one that does not."""
+    if not read:
         return NoClock()
     return StreamClock() if device.type == "cuda" else HostClock()

@@ -58,9 +58,12 @@ class Comparison:
             "baseline": rows[0].label if rows else None,
             "limit_gib": self.limit_gib,
             "rows": [_rounded(asdict(row)) for row in rows],
-            "verdict": verdict(rows, self.limit_gib),
-            "notes": list(self.notes),
+            "verdict": self.said(rows),
         }
+
+    def said(self, rows: Sequence[Row]) -> list[str]:
+        """The verdict on the related rows, and the notes."""
+        return [*verdict(rows, self.limit_gib), *(f"note: {note}" for note in self.notes)]
 
 
 def write(comparison: Comparison, directory: Path) -> None:
@@ -173,13 +176,13 @@ def terminal(comparison: Comparison, width: int) -> str:
         table.add_column("run", overflow="fold", min_width=10)
         for heading, _ in cells:
             table.add_column(heading, justify="right", no_wrap=True)
-        for row, *line in zip(measured, *(column for _, column in cells), strict=True):
-            table.add_row(row.label, *line)
+        for row, *shown in zip(measured, *(column for _, column in cells), strict=True):
+            table.add_row(row.label, *shown)
         out.print(title if limit is not None else title.replace("GPU", "rank"))
         out.print(table)
         out.print()
-    for said in [*verdict(rows, limit), *(f"note: {note}" for note in comparison.notes)]:
-        out.print(said)
+    for line in comparison.said(rows):
+        out.print(line)
     assert isinstance(out.file, StringIO)
     return "\n".join(line.rstrip() for line in out.file.getvalue().splitlines())
 
@@ -200,8 +203,7 @@ def markdown(comparison: Comparison) -> str:
         [cell.replace("|", "\\|") for cell in line] for line in zip(*(column for _, column in cells), strict=True)
     ]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    said = [*verdict(rows, limit), *(f"note: {note}" for note in comparison.notes)]
-    return "\n".join([head, "", table, "", *(f"- {line}" for line in said), ""])
+    return "\n".join([head, "", table, "", *(f"- {line}" for line in comparison.said(rows)), ""])
 
 
 def _rounded(value: Any) -> Any:

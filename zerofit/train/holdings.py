@@ -58,10 +58,10 @@ def sizes(held: Mapping[str, Iterable[Tensor]], device: torch.device) -> dict[st
 
 
 class StepWatch:
-    """Stands around the steps of a run's optimizer: their time, on rank 0, and once what this rank holds by then."""
+    """Stands around the steps of a run's optimizer: their time, on rank 0, and what the rank holds by the second."""
 
     def __init__(self, engine: Engine) -> None:
-        self.engine, self.clock = engine, clock_for(engine.device, asked=dist.get_rank() == 0)
+        self.engine, self.clock = engine, clock_for(engine.device, read=dist.get_rank() == 0)
         self.holds: dict[str, float] = {}
         """GiB by kind; empty before the first step."""
         self._steps = 0
