@@ -94,6 +94,14 @@ def test_a_tracker_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPa
         plan(recipe(track={"to": ["wandb"]}))
 
 
+def test_a_directory_of_a_trackers_name_is_not_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mlflow").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "mlflow", raising=False)
+    with pytest.raises(UserError, match=r"^track\.to: mlflow is not installed: pip install 'zerofit\[mlflow\]', or"):
+        plan(recipe(track={"to": ["mlflow"]}))
+
+
 @pytest.mark.parametrize(
     ("asked", "hardware", "got"),
     [

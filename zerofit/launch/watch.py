@@ -19,10 +19,11 @@ from rich.live import Live
 
 from zerofit.report.live import watched
 from zerofit.report.screen import panel, text
+from zerofit.train.trackers import QUIET
+from zerofit.train.tracking import FILE
 
 EVERY = 1.0
 """Seconds between two looks."""
-TRACK_FILE = "track.json"
 
 
 def watch(run: Path, *, terminal: bool = False, once: bool = False) -> int:
@@ -67,7 +68,8 @@ def _dashboard(track: dict[str, Any]) -> None:
     """Serve trackio's dashboard on this machine alone, until Ctrl-C."""
     if track.get("trackio_dir"):
         os.environ.setdefault("TRACKIO_DIR", track["trackio_dir"])
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     import trackio
 
     project = track["project"]
@@ -86,7 +88,7 @@ def _dashboard(track: dict[str, Any]) -> None:
 
 def _track(directory: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads((directory / TRACK_FILE).read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads((directory / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content

@@ -84,7 +84,8 @@ def _check_strategy(name: str, hardware: Hardware, ranks: int) -> None:
 def _check_trackers(names: tuple[str, ...]) -> None:
     """Raise UserError for a tracker that is not installed, before anything has begun."""
     for name in names:
-        if importlib.util.find_spec(name) is None:
+        found = importlib.util.find_spec(name)
+        if found is None or found.origin is None:  # a directory of that name, say wandb's files, is no package
             raise UserError(f"track.to: {name} is not installed: pip install 'zerofit[{name}]', or leave it out")
 
 

@@ -35,7 +35,9 @@ LONG, SHORT = 30.0, 5.0
 class Feed:
     """One tracker, its queue and its thread."""
 
-    def __init__(self, name: str, tracker: Tracker, room: int = ROOM, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self, name: str, tracker: Tracker, room: int = ROOM, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.name, self.tracker, self.clock = name, tracker, clock
         self.dropped = 0
         self.note: str | None = None
