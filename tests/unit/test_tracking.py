@@ -223,6 +223,16 @@ def test_a_trackio_database_that_is_removed_or_cannot_be_made_stops_nothing(tmp_
     assert said[0].endswith("; it is left out from here on; metrics.jsonl has all")
 
 
+def test_trackio_on_a_networks_drive_gets_files_that_its_dashboard_takes_in(tmp_path: Path) -> None:
+    pytest.importorskip("trackio")
+    child(tmp_path, "trackio", TRACKIO_STORAGE_MODE="jsonl")
+    assert not (tmp_path / "trackio" / "mine.db").exists()
+    take_in = "from trackio.fragments import import_inbox_dir; import_inbox_dir()"
+    env = {**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio")}
+    subprocess.run([sys.executable, "-c", take_in], env=env, check=True, timeout=120)
+    assert [line for _, line in database(tmp_path)] == numbers(RECORDS)
+
+
 def test_tensorboard_has_the_same_names_and_forgets_what_is_trained_again(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
