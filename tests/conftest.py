@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from pathlib import Path
@@ -23,7 +24,10 @@ REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 CAN_RUN = {
     "gpu": (HAS_GPU, "no CUDA device"),
     "slurm": (shutil.which("slurmctld") is not None, "no Slurm"),
-    "browser": (shutil.which("chromium") is not None, "no Chromium"),
+    "browser": (
+        shutil.which("chromium") is not None and importlib.util.find_spec("playwright") is not None,
+        "no Chromium, or no playwright",
+    ),
     "real": (REAL_DATA.is_dir(), "no real data"),
 }
 

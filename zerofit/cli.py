@@ -222,6 +222,29 @@ def watch(
 
 
 @app.command()
+def report(
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN|DIR", help="A run, a job, a comparison, or the trace.json of a profile.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="Default: report.html in the directory.")
+    ] = None,
+    show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Write the page of a run, also of one that crashed or is still going on: one HTML file that loads nothing."""
+    with _reported(debug):
+        from zerofit.report.page import write_page
+
+        path = write_page(source, output)
+        typer.echo(path)
+        if show:
+            import webbrowser
+
+            webbrowser.open(path.absolute().as_uri())
+
+
+@app.command()
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new directory.")],

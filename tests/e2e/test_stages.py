@@ -63,7 +63,7 @@ def losses(run: Path) -> list[float]:
 
 
 def test_each_stage_is_a_run_that_starts_from_the_one_before(job: Path) -> None:
-    assert sorted(path.name for path in job.iterdir()) == ["01-tune", "02-probe", "job.json"]
+    assert sorted(path.name for path in job.iterdir()) == ["01-tune", "02-probe", "job.json", "report.html"]
     said = json.loads((job / "job.json").read_text())
     assert [stage["directory"] for stage in said["stages"]] == ["01-tune", "02-probe"]
     assert [result(job / name)["exit"] for name in ("01-tune", "02-probe")] == ["finished", "finished"]

@@ -27,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_run_directory_holds_exactly_what_it_should(run: Path) -> None:
     shard = "checkpoints/step-00000{0}/global_step{0}/"
     expected = {"run.json", "deepspeed.json", "metrics.jsonl", "result.json", "logs/rank-0.log", "logs/rank-1.log"}
-    expected.add("checkpoints/best.json")
+    expected |= {"checkpoints/best.json", "report.html", "test.json", *(f"test/{number}.png" for number in range(16))}
     for step in (3, 6):
         directory = f"checkpoints/step-{step:06d}/"
         expected |= {directory + name for name in ("manifest.json", "model.safetensors", "trainer_state.json")}
@@ -58,6 +58,10 @@ def test_the_result_counts_every_test_sample_once(run: Path) -> None:
     assert body["peak_alloc_gib"] > 0
     confusion = body["test"]["confusion"]
     assert sum(map(sum, confusion)) == body["test"]["samples"] == 360
+    shown = json.loads((run / "test.json").read_text())
+    assert shown["confusion"] == confusion
+    assert sum(one["predicted"] != one["label"] for one in shown["samples"]) == 8
+    assert all(confusion[one["label"]][one["predicted"]] > 0 for one in shown["samples"])
     right = sum(row[index] for index, row in enumerate(confusion))
     assert body["test"]["top1"] == pytest.approx(right / 360)
 

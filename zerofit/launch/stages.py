@@ -14,7 +14,7 @@ from pathlib import Path
 
 from zerofit.config.errors import UserError
 from zerofit.config.schema import Recipe
-from zerofit.launch import rundir
+from zerofit.launch import pages, rundir
 from zerofit.launch.course import Course, is_done
 from zerofit.launch.dispatch import Launch, default_ranks, dispatch
 from zerofit.launch.export import export
@@ -48,9 +48,9 @@ def run(course: Course, *, nproc: int | None, debug: bool, restarts: Restarts) -
                 continue
             try:
                 stage = partial(launch, course, number)
-                code = dispatch(stage, nproc=nproc, debug=debug, show=lambda _: None)
+                code = dispatch(stage, nproc=nproc, debug=debug, show=_make_page)
                 while code == 1 and restarts.another(course.run(number)):
-                    code = dispatch(stage, nproc=nproc, debug=debug, show=lambda _: None)
+                    code = dispatch(stage, nproc=nproc, debug=debug, show=_make_page)
             except UserError as error:
                 kept = f"\nstage {number} of {count} has ended the job; {advice}" if is_job(course.directory) else ""
                 raise UserError(f"{error}{kept}") from None
@@ -60,8 +60,13 @@ def run(course: Course, *, nproc: int | None, debug: bool, restarts: Restarts) -
                 return code
     finally:
         os.close(lock)
-    print(table.job([path for path in course.job.runs(course.directory) if path.exists()]))
+    page = pages.make(course.directory)
+    print(table.job([path for path in course.job.runs(course.directory) if path.exists()], page))
     return 0
+
+
+def _make_page(launch: Launch) -> None:
+    pages.make(launch.run_dir)
 
 
 def plan_one(course: Course, hardware: Hardware, ranks: int | None) -> Launch:

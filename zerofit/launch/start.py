@@ -11,7 +11,7 @@ from zerofit.config import patience
 from zerofit.config.errors import UserError
 from zerofit.config.load import load_recipe
 from zerofit.config.schema import Recipe
-from zerofit.launch import rundir
+from zerofit.launch import pages, rundir
 from zerofit.launch.course import Course, find
 from zerofit.launch.dispatch import Launch, default_ranks, dispatch
 from zerofit.launch.environment import outer_world
@@ -240,4 +240,4 @@ def _launch(spec: RunSpec, lock: int, arguments: tuple[str, ...], made: tuple[Pa
 
 
 def _show(launch: Launch) -> None:
-    print(table.training(launch.run_dir))
+    print(table.training(launch.run_dir, pages.make(launch.run_dir)))

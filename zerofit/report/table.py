@@ -24,24 +24,24 @@ def headline(spec: RunSpec) -> str:
     )
 
 
-def training(run_dir: Path) -> str:
-    """The table of a finished run; figures that its task does not report are left out."""
+def training(run_dir: Path, page: Path | None = None) -> str:
+    """The table of a finished run and where its page is; figures that its task does not report are left out."""
     shown = os.path.relpath(run_dir)
     result = json.loads((run_dir / "result.json").read_text(encoding="utf-8"))
     saved = any(run_dir.glob("checkpoints/step-*"))
     after = [("next", f"zerofit eval {shown}")] if saved else []
-    return _aligned([*_figures(result), ("run directory", shown), *after])
+    return _aligned([*_figures(result), ("run directory", shown), *_page(page), *after])
 
 
-def job(runs: Sequence[Path]) -> str:
-    """The table of a job whose stages' run directories are these: a line each."""
+def job(runs: Sequence[Path], page: Path | None = None) -> str:
+    """The table of a job whose stages' run directories are these: a line each, and where its page is."""
     rows = []
     for run in runs:
         path = run / "result.json"
         result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         figures = "; ".join(f"{name} {value}" for name, value in _figures(result))
         rows.append((os.path.relpath(run), figures or "trained, and cut off in its test"))
-    return _aligned([*rows, ("next", f"zerofit eval {os.path.relpath(runs[-1])}")])
+    return _aligned([*rows, *_page(page), ("next", f"zerofit eval {os.path.relpath(runs[-1])}")])
 
 
 def gap(cached: Path, online: Path) -> str:
@@ -61,6 +61,10 @@ def evaluation(path: Path) -> str:
     result = json.loads(path.read_text(encoding="utf-8"))
     rows = [("checkpoint", os.path.relpath(result["checkpoint"])), *_figures(result), ("result", os.path.relpath(path))]
     return _aligned(rows)
+
+
+def _page(page: Path | None) -> list[tuple[str, str]]:
+    return [] if page is None else [("page", os.path.relpath(page))]
 
 
 def _figures(result: Mapping[str, Any]) -> list[tuple[str, str]]:

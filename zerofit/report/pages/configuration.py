@@ -1,0 +1,140 @@
+"""What a run was: its plan, data, machine, versions and recipe, and the commands that do it again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zerofit.plan.files import DEEPSPEED_FILE
+from zerofit.plan.spec import RunSpec, origin_of
+from zerofit.report.pages.files import mapping
+from zerofit.report.pages.parts import Code, Facts, Section
+from zerofit.report.pages.units import count, number
+
+
+def configuration(directory: Path, spec: RunSpec) -> Section:
+    """Everything that was resolved."""
+    parts: list[Facts | Code] = [_plan(spec), _data(spec), _machine(spec), _versions(spec)]
+    parts.append(Code("Recipe, resolved", _yaml(spec.recipe.model_dump(mode="json")), "resolved.yaml", folded=True))
+    given = mapping(directory / DEEPSPEED_FILE)
+    if given:
+        text = json.dumps(given, indent=2)
+        parts.append(Code("What DeepSpeed was given", text, DEEPSPEED_FILE, folded=True))
+    return Section("configuration", "Configuration", parts)
+
+
+def reproduce(directory: Path, spec: RunSpec, exit_: str | None) -> Section:
+    """The recipe as it was given, overrides included, and the commands."""
+    name = spec.recipe.name or "recipe"
+    file = f"{name}.yaml"
+    shown = here(directory)
+    more = f" --resume {spec.origin}" if spec.origin_step is not None else ""
+    commands = [f"zerofit train {file}{more} --nproc {spec.batches.ranks}"]
+    again = [f"zerofit eval {shown}", f"zerofit checkpoint list {shown}", f"zerofit report {shown}"]
+    if exit_ != "finished":
+        again.insert(0, f"zerofit train --resume {shown}")
+    packages = [f"{name}=={version.partition('+')[0]}" for name, version in spec.versions.items() if name != "python"]
+    parts = [
+        Code(f"Save the recipe as {file}", _yaml(given(spec)), file),
+        Code("Train it again", "\n".join(commands)),
+        Code("Go on with this run", "\n".join(again)),
+        Code(
+            f"With the same libraries (Python {spec.versions.get('python', '')})", f"pip install {' '.join(packages)}"
+        ),
+    ]
+    return Section("reproduce", "Reproduce", parts)
+
+
+def given(spec: RunSpec) -> dict[str, Any]:
+    """The recipe without what is at its default, nor where it went: its data and weights lie where they lay then."""
+    return spec.recipe.model_dump(mode="json", exclude_defaults=True, exclude={"run_dir"})
+
+
+def here(directory: Path) -> str:
+    """A directory as commands name it: from here where it lies below, else whole."""
+    shown = os.path.relpath(directory)
+    return str(directory.absolute()) if shown.startswith("..") else shown
+
+
+def _plan(spec: RunSpec) -> Facts:
+    recipe, sizes = spec.recipe, spec.batches
+    epochs = sizes.total_steps / sizes.steps_per_epoch
+    product = f"micro-batch {sizes.micro} × accumulation {sizes.accumulation} × {sizes.ranks} ranks"
+    rows = [
+        ("task", recipe.task),
+        ("strategy", strategy(spec)),
+        ("ranks", count(sizes.ranks)),
+        (
+            "global batch",
+            f"{sizes.global_batch:,} = {product}",
+        ),
+        ("steps", f"{sizes.total_steps:,} ({number(epochs)} epochs of {sizes.steps_per_epoch:,})"),
+        ("optimizer", recipe.optimizer.name),
+        ("learning rate", f"{spec.lr:g}, {recipe.optimizer.schedule}, {sizes.warmup_steps:,} steps of warm-up"),
+        ("precision", spec.precision),
+        ("weights from", origin_of(spec)),
+        ("validation", _every(sizes.evaluate_steps)),
+        ("checkpoints", _every(sizes.checkpoint_steps)),
+        ("seed", str(recipe.train.seed)),
+    ]
+    return Facts("Plan", rows)
+
+
+def _every(steps: int | None) -> str:
+    return "at the end alone" if steps is None else f"every {steps:,} steps"
+
+
+def strategy(spec: RunSpec) -> str:
+    """zero3 and what is offloaded, as the command line has it."""
+    offload = spec.recipe.strategy.offload
+    where = [f"{what} on {place}" for what, place in offload if what in ("optimizer", "params") and place]
+    return ", ".join([spec.recipe.strategy.name, *where])
+
+
+def _data(spec: RunSpec) -> Facts:
+    data, classes = spec.data, spec.data.classes
+    names = ", ".join(classes) if len(classes) <= 20 else f"{', '.join(classes[:12])}, … {classes[-1]}"
+    rows = [
+        ("source", spec.recipe.data.source),
+        *([("path", str(spec.recipe.data.path))] if spec.recipe.data.path else []),
+        ("training", f"{data.train:,} samples"),
+        ("validation", f"{data.validation:,} samples, from {data.validation_from}"),
+        ("test", f"{data.test:,} samples" if data.test else "none"),
+        ("image size", f"{data.image_size} px"),
+        ("classes", f"{len(classes):,}: {names}"),
+    ]
+    return Facts("Data", rows)
+
+
+def _machine(spec: RunSpec) -> Facts:
+    machine = spec.hardware
+    capability = [("compute capability", ".".join(map(str, machine.capability)))] if machine.capability else []
+    rows = [
+        ("device", f"{machine.count} × {machine.name}" if machine.device == "cuda" else machine.name),
+        ("memory", f"{machine.memory_gib:,.1f} GiB" + (" each" if machine.device == "cuda" else "")),
+        *capability,
+        ("CPU cores", count(machine.cpus)),
+    ]
+    return Facts("Hardware", rows)
+
+
+def _versions(spec: RunSpec) -> Facts:
+    revision = [("git revision", spec.git)] if spec.git else []
+    return Facts("Versions", [*spec.versions.items(), *revision])
+
+
+class _Dumper(yaml.SafeDumper):
+    """Lists on one line, as recipes have them."""
+
+
+_Dumper.add_representer(list, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, True))
+
+
+def _yaml(value: Mapping[str, Any]) -> str:
+    text: str = yaml.dump(dict(value), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return text

@@ -1,0 +1,122 @@
+"""metrics.jsonl as curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zerofit.report.pages.charts import Series, lines
+from zerofit.report.pages.files import Column
+from zerofit.report.pages.parts import Chart
+
+STRETCH = 25
+"""A running mean is over this part of all lines: a 25th."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A chart of some fields of metrics.jsonl."""
+
+    name: str
+    title: str
+    unit: str
+    fields: dict[str, str]
+    """Field: what the legend calls it."""
+    scale: float = 1.0
+    smooth: tuple[str, ...] = ()
+    """Fields that are shown as they are, faint, and as a running mean."""
+    zero: bool = False
+    log: bool = False
+
+
+CURVES = (
+    Curve("loss", "Loss", "nats", {"loss": "training", "val_loss": "validation"}, smooth=("loss",)),
+    Curve("accuracy", "Validation accuracy", "%", {"val_top1": "top-1", "val_top5": "top-5"}, scale=100.0),
+    Curve(
+        "throughput", "Throughput", "samples/s, all ranks", {"samples_s": "samples/s"}, smooth=("samples_s",), zero=True
+    ),
+    Curve("tokens", "Tokens", "tokens/s, all ranks", {"tokens_s": "tokens/s"}, smooth=("tokens_s",), zero=True),
+    Curve(
+        "memory",
+        "Peak memory so far",
+        "GiB, rank 0",
+        {
+            "peak_alloc_gib": "GPU, allocated",
+            "peak_reserved_gib": "GPU, reserved",
+            "host_rss_gib": "host, resident",
+            "host_used_gib": "host, in use by all",
+        },
+        zero=True,
+    ),
+    Curve("lr", "Learning rate", "", {"lr": "learning rate"}, zero=True),
+    Curve("grad-norm", "Gradient norm", "before clipping", {"grad_norm": "norm"}, smooth=("grad_norm",), log=True),
+    Curve(
+        "mfu", "Model FLOPs utilisation", "% of the datasheet's dense rate", {"mfu": "MFU"}, 100.0, ("mfu",), zero=True
+    ),
+    Curve(
+        "wait",
+        "Waiting for data",
+        "ms a logged step, rank 0",
+        {"data_wait_s": "wait"},
+        1000.0,
+        ("data_wait_s",),
+        zero=True,
+    ),
+    Curve(
+        "gpu",
+        "GPU utilisation",
+        "%, rank 0",
+        {"gpu_utilisation": "utilisation"},
+        100.0,
+        ("gpu_utilisation",),
+        zero=True,
+    ),
+    Curve(
+        "temperature",
+        "GPU temperature",
+        "°C, rank 0",
+        {"gpu_temperature_c": "temperature"},
+        smooth=("gpu_temperature_c",),
+    ),
+    Curve("power", "GPU power", "W, rank 0", {"gpu_power_w": "power"}, smooth=("gpu_power_w",), zero=True),
+)
+"""In the order of the page."""
+AXES = ("step", "epoch")
+PASSED = ("val_duration_s", "duration_s")
+"""Fields of metrics.jsonl that are no curve."""
+
+
+def curves(columns: Mapping[str, Column]) -> list[Chart]:
+    """Charts of all figures of metrics.jsonl that there are; a field that no Curve names has one of its own."""
+    known = {field for curve in CURVES for field in curve.fields}
+    others = sorted(columns.keys() - known - {*AXES, *PASSED})
+    every = [*CURVES, *(Curve(f"field-{number}", field, "", {field: field}) for number, field in enumerate(others))]
+    charts = (_chart(curve, columns) for curve in every)
+    return [chart for chart in charts if chart is not None]
+
+
+def _chart(curve: Curve, columns: Mapping[str, Column]) -> Chart | None:
+    series: list[Series] = []
+    fields = [(field, label) for field, label in curve.fields.items() if field in columns]
+    for colour, (field, label) in enumerate(fields):
+        steps, values = columns[field].steps, curve.scale * columns[field].values
+        if field in curve.smooth and len(steps) >= 2 * STRETCH:
+            series.append(Series(f"{label}, each line", steps, values, "faint", colour))
+            values = running_mean(values, len(values) // STRETCH)
+        series.append(Series(label, steps, values, "marked" if field.startswith("val_") else "line", colour))
+    if not series:
+        return None
+    epochs = columns.get("epoch")
+    return lines(curve.name, curve.title, curve.unit, series, zero=curve.zero, log=curve.log, epochs=epochs)
+
+
+def running_mean(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """Mean of up to `width` values around each, fewer at the ends."""
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    places = np.arange(len(values))
+    start = np.maximum(0, places - width // 2)
+    end = np.minimum(len(values), places + width - width // 2)
+    return (sums[end] - sums[start]) / (end - start)
