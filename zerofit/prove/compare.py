@@ -16,7 +16,7 @@ from pathlib import Path
 from zerofit.config.errors import UserError
 from zerofit.config.load import load_job
 from zerofit.config.schema import Recipe
-from zerofit.launch import rundir
+from zerofit.launch import pages, rundir
 from zerofit.launch.environment import outer_world
 from zerofit.launch.failure import INTERRUPTED
 from zerofit.launch.reference import is_run
@@ -170,6 +170,9 @@ def _show(comparison: Comparison, directory: Path) -> None:
         write(comparison, directory)
         width = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
         print(terminal(comparison, width))
+        page = pages.make(directory)
+        if page is not None:
+            print(f"page        {os.path.relpath(page)}")
     print(f"comparison  {os.path.relpath(directory)}")
 
 

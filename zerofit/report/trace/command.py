@@ -14,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from zerofit.config.errors import UserError
+from zerofit.report.page import write_page
 from zerofit.report.trace import compare, cpu, gpu
 from zerofit.report.trace.body import Analysis
 from zerofit.report.trace.files import is_run, opened, run_traces
@@ -50,6 +51,8 @@ def trace(
     if target is not None:
         _write(target, body)
         print(f"\nwritten: {os.path.relpath(target)}")
+        if output is None:
+            print(f"page: {os.path.relpath(write_page(sources[0]))}")
     if merge is not None:
         print(f"all ranks in one trace: {os.path.relpath(merge)}, for https://ui.perfetto.dev")
     return _judged(gates, found[-1])
