@@ -15,6 +15,8 @@ from typing import Annotated, Any
 
 import typer
 
+from zerofit.prepare import arguments as preparing
+
 app = typer.Typer(
     help="Fine-tune models that don't fit: one recipe, any strategy, the same numbers.",
     add_completion=False,
@@ -301,6 +303,45 @@ def convert(
 
         asked: dict[str, Any] = {"weights_only": weights_only, "dtype": dtype, "merge_lora": merge_lora, "world": world}
         raise typer.Exit(start(source, to=to, output=output, inspect=inspect, trust=trust, debug=debug, **asked))
+
+
+@app.command()
+def prepare(
+    inputs: preparing.Inputs,
+    output: preparing.Output,
+    tokenizer: preparing.Tokenizer = None,
+    context: preparing.Context = None,
+    fields: preparing.FieldNames = "",
+    against: preparing.Against = None,
+    system: preparing.System = None,
+    on_bad_row: preparing.OnBadRow = "skip",
+    near_duplicates: preparing.Near = "drop",
+    keep_overlap: preparing.KeepOverlap = False,
+    drop_long: preparing.DropLong = False,
+    shard_rows: preparing.ShardRows = 100_000,
+    debug: Debug = False,
+) -> None:
+    """Check language data of any form, and write it as shards for sft and grpo."""
+    with _reported(debug):
+        from zerofit.prepare.mapping import parse_fields
+        from zerofit.prepare.options import Options
+        from zerofit.prepare.pipeline import prepare as start
+
+        lists = {"inputs": tuple(inputs), "against": tuple(against or ()), "fields": parse_fields(fields)}
+        start(
+            Options(
+                output=output,
+                tokenizer=tokenizer,
+                context=context,
+                system=system,
+                on_bad_row=on_bad_row,  # type: ignore[arg-type]  # checked there
+                near_duplicates=near_duplicates,  # type: ignore[arg-type]
+                keep_overlap=keep_overlap,
+                drop_long=drop_long,
+                shard_rows=shard_rows,
+                **lists,  # type: ignore[arg-type]
+            )
+        )
 
 
 OneOrAll = Annotated[
