@@ -26,8 +26,8 @@ class Duplicates:
 
     def of(self, example: Example, source: str) -> str | None:
         """The earlier row that this is a duplicate of; else remembers it, and returns null."""
-        turns = "\0".join(f"{message.role}\1{message.content}" for message in example.messages)
-        first = self._first.setdefault(digest(normalise(f"{turns}\0\0{example.answer or ''}")), source)
+        turns = [f"{message.role}\0{normalise(message.content)}" for message in example.messages]
+        first = self._first.setdefault(digest("\0".join([*turns, example.answer or ""])), source)
         return None if first is source else first
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import Any
 
-from zerofit.config.errors import did_you_mean
 from zerofit.prepare.answers import final_answer, marked, short, written
 from zerofit.prepare.parts import turns
 from zerofit.prepare.rows import Example, Fields, Message, Unusable
@@ -96,6 +97,10 @@ def text(row: Fields) -> Example:
     return Example(tuple(_said("assistant", row["text"])), _given(row))
 
 
+LIKE = 0.6
+"""Similarity of two names from which on one may be meant by the other."""
+
+
 @dataclass(frozen=True)
 class Form:
     """How one form is known, and read."""
@@ -170,24 +175,27 @@ def example_of(form: str, row: Fields, system: str | None) -> Example:
 
 def nearest(names: Collection[str]) -> str:
     """What a file of these fields lacks, in words."""
-    folded = {name.lower() for name in names}
-    scores = {form: _share(FORMS[form], folded) for form in FORMS if DIALOGUE not in FORMS[form].needs}
-    best = max(scores, key=lambda form: scores[form])
-    needs = [need.split("|")[0] for need in FORMS[best].needs]
-    hints = [f"{need}={_alike(need, names) or '...'}" for need in needs]
-    return f"the nearest form is {best}, which has {' and '.join(needs)}; name yours: --fields {','.join(hints)}"
+    found = {form: _alike(FORMS[form], names) for form in FORMS if DIALOGUE not in FORMS[form].needs}
+    best = max(found, key=lambda form: found[form][0])
+    hints = [f"{need}={theirs or '...'}" for need, theirs in found[best][1].items()]
+    has = " and ".join(found[best][1])
+    return f"the nearest form is {best}, which has {has}; name yours: --fields {','.join(hints)}"
 
 
-def _share(form: Form, folded: Collection[str]) -> float:
-    there = [any(one.lower() in folded for one in need.split("|")) for need in form.needs]
-    alike = [any(did_you_mean(one, folded) for one in need.split("|")) for need in form.needs]
-    return (sum(there) + 0.4 * sum(alike)) / len(form.needs)
-
-
-def _alike(need: str, names: Collection[str]) -> str | None:
-    same = [name for name in names if name.lower() == need.lower()]
-    near = [name for name in names if did_you_mean(need, [name.lower()])]
-    return next(iter(same + near), None)
+def _alike(form: Form, names: Collection[str]) -> tuple[float, dict[str, str | None]]:
+    """How much of a form is there under names like its own, and those names."""
+    hints: dict[str, str | None] = {}
+    score, free = 0.0, list(names)
+    for need in form.needs:
+        scores = {name: SequenceMatcher(None, need.split("|")[0], name.lower()).ratio() for name in free}
+        near = max(scores, key=lambda name: scores[name], default=None)
+        if near is None or scores[near] < LIKE:
+            hints[need.split("|")[0]] = None
+            continue
+        score += scores[near] / len(form.needs)
+        hints[need.split("|")[0]] = near
+        free.remove(near)
+    return score, hints
 
 
 def _listed(names: Collection[str]) -> str:
@@ -210,8 +218,6 @@ def _given(row: Fields) -> str | None:
 
 
 def _tools(value: Any) -> str | None:
-    import json
-
     if value in (None, "", []):
         return None
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -68,7 +68,7 @@ def lines(source: Source) -> Iterator[Item]:
             except UnicodeDecodeError as error:
                 yield Broken(place, f"not UTF-8: {error.reason} at byte {error.start + 1} of the line")
             except json.JSONDecodeError as error:
-                yield Broken(place, f"not JSON: {error.msg} at character {error.pos + 1}")
+                yield Broken(place, f"not JSON: {error.msg.removesuffix(' at')} at character {error.pos + 1}")
             except (ValueError, RecursionError) as error:
                 yield Broken(place, f"not JSON: {_said(error)}")
 

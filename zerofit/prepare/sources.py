@@ -149,7 +149,7 @@ def _format(name: str) -> str | None:
 
 
 def _visible(part: str) -> bool:
-    return not part.startswith(".") and part != "__MACOSX"
+    return (not part.startswith(".") and part != "__MACOSX") or part == "."
 
 
 def _beside(name: str) -> bool:
