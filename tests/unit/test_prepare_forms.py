@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from zerofit.config.errors import UserError
-from zerofit.prepare.forms import FORMS, Form, example_of, nearest, recognise
+from zerofit.prepare.forms import FORMS, NAMES, Form, example_of, nearest, recognise
 from zerofit.prepare.mapping import check_fields, known_form, parse_fields
 from zerofit.prepare.rows import Example, Message, Unusable
 
@@ -37,6 +40,8 @@ def turns(*pairs: tuple[str, str]) -> list[dict[str, str]]:
         ),
         ({"prompt": Q[1], "completion": A[1]}, "prompt/completion", [Q, A], None),
         ({"prompt": turns(Q), "completion": turns(A)}, "prompt/completion", [Q, A], None),
+        ({"query": Q[1], "response": A[1]}, "prompt/completion", [Q, A], None),
+        ({"messages": json.dumps(turns(Q, A))}, "messages (OpenAI)", [Q, A], None),
         (
             {"prompt": [{"from": "user", "value": Q[1]}], "final_answer": "4"},
             "prompt/final_answer (Open-Reasoner-Zero)",
@@ -192,3 +197,32 @@ def test_the_nearest_form_is_named() -> None:
     assert "question/answer (GSM8K)" in said
     assert "--fields question=Question,answer=Answer" in said
     assert "prompt/completion" in nearest(["prompts", "completions"])
+
+
+leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+leaves |= st.sampled_from(["user", "human", "assistant", "text", "reasoning", "tool_call", "[", "{}"])
+names = st.sampled_from(
+    [*NAMES, "query", "response", "role", "from", "content", "value", "type", "tool_calls", "ground_truth", "x"]
+)
+values = st.recursive(
+    leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4), max_leaves=20
+)
+
+
+@given(value=values, form=st.sampled_from(list(FORMS)), rest=st.lists(values, min_size=3, max_size=3))
+@settings(max_examples=300)
+def test_whatever_a_row_holds_it_is_an_example_or_has_a_reason(value: Any, form: str, rest: list[Any]) -> None:
+    needs = [need.split("|")[0] for need in FORMS[form].needs]
+    for row in (value, {**dict(zip(needs, rest, strict=False)), "x": value}):
+        detail, example = "", None
+        try:
+            example = read(row)[1]
+        except Unusable as why:
+            detail = why.detail
+        if example is None:
+            assert detail.isprintable()
+            continue
+        assert example.messages
+        assert all(isinstance(message.content, str) for message in example.messages)
+        assert example.answer is None or example.answer.encode()
+        assert example.taught or example.answer is not None

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from zerofit.config.errors import UserError
 from zerofit.prepare import reading, sources
@@ -193,3 +197,43 @@ def test_a_data_set_that_datasets_reads(tmp_path: Path) -> None:
     assert values(f"hf:{tmp_path}/set") == ROWS
     with pytest.raises(UserError, match="cannot be loaded as a data set"):
         read(f"hf:{tmp_path}/set::test")
+
+
+@given(
+    name=st.sampled_from(["a.jsonl", "a.json", "a.csv", "a.txt", "a.parquet", "a.arrow", "a.jsonl.gz"]), data=st.data()
+)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_a_file_holds_it_is_rows_or_broken(tmp_path: Path, name: str, data: st.DataObject) -> None:
+    start = st.sampled_from(
+        [b"", b"{", b"[", b'{"a": [', b'[{"a": 1},', b"PAR1", b"\x1f\x8b\x08", b"\xef\xbb\xbf", b'"']
+    )
+    content = data.draw(start) + data.draw(st.binary(max_size=60))
+    for item in read(write(tmp_path / name, content)):
+        if isinstance(item, Broken):
+            assert item.why.isprintable()
+
+
+def test_odd_names_are_shown_and_harmless(tmp_path: Path) -> None:
+    path = tmp_path / "in" / os.fsdecode(b"a\xff\x1b[2J.jsonl")
+    assert read(write(path, LINES))[0].source == "a\\udcff\\x1b[2J.jsonl:1"
+
+
+def test_what_was_prepared_before_is_no_input_of_a_directory(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "out/part-00000.jsonl", "out/manifest.json", "out/prepare.json"):
+        write(tmp_path / name, LINES)
+    assert [source.name for source in sources.find([str(tmp_path)])] == ["a.jsonl"]
+    assert [source.name for source in sources.find([str(tmp_path / "out")])] == ["part-00000.jsonl"]
+
+
+def test_an_arrow_file_whose_offsets_lead_elsewhere_is_refused(tmp_path: Path) -> None:
+    """Followed, they end the process."""
+    table = pa.Table.from_pylist(ROWS)
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+        stream.write_table(table)
+    content = (tmp_path / "a.arrow").read_bytes()
+    lengths = np.cumsum([0, *(len(row["question"]) for row in ROWS)]).astype("<i4")
+    assert content.count(lengths.tobytes()) == 1
+    lengths[-1] = 2**30
+    write(tmp_path / "a.arrow", content.replace(lengths.astype("<i4").tobytes()[:-4], lengths.tobytes()[4:], 1))
+    (broken,) = read(tmp_path / "a.arrow")
+    assert isinstance(broken, Broken)

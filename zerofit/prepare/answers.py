@@ -8,6 +8,8 @@ from typing import Any
 MARK = "####"
 _BOXED = re.compile(r"\\(?:boxed|fbox|framebox)\s*(?=[{\w])")
 _TAGGED = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
+TRIES = 16
+"""Boxes that are tried, from the last on: each may need the text to be read to its end."""
 SHORT = 64
 """Characters of one line that may be an answer by themselves."""
 
@@ -21,7 +23,7 @@ def marked(text: str) -> str | None:
 
 def boxed(text: str) -> str | None:
     r"""MATH's: what the last whole `\boxed{...}` holds (also \fbox, and `\boxed 5`); null where there is none."""
-    for found in reversed(list(_BOXED.finditer(text))):
+    for found in reversed(list(_BOXED.finditer(text))[-TRIES:]):
         if text[found.end()] == "{":
             end = closing(text, found.end())
             if end is not None and (inside := text[found.end() + 1 : end].strip()):
@@ -71,7 +73,7 @@ def written(value: Any) -> str | None:
         return ", ".join(parts) or None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if value is None or isinstance(value, dict):
+    if value is None or isinstance(value, dict) or value != value:  # NaN: what pandas writes where nothing is
         return None
     text = str(value).strip()
     return final_answer(text) or text or None

@@ -11,26 +11,29 @@ from typing import IO, Any
 
 import ijson
 
-from zerofit.config.limited import MOST
 from zerofit.prepare.rows import Broken, Row
 from zerofit.prepare.sources import Source
 
 DIALOGUES = ("messages", "conversations", "prompt", "completion")
 """Fields whose value may be a list of objects and yet of one row."""
+PEEK = 16 * 2**20
+"""Bytes of the first line that are parsed to know what follows."""
 _END = object()
 
 
 def is_lines(source: Source) -> bool:
     """Whether the first line is a whole object and more follows: JSON Lines under the name .json."""
     with source.open() as file:
-        first = file.readline(MOST)
+        first = file.readline(PEEK)
         while first and not first.strip():
-            first = file.readline(MOST)
+            first = file.readline(PEEK)
+        if first.lstrip()[:1] == b"[":
+            return False
         try:
             whole = isinstance(json.loads(first.decode("utf-8-sig")), dict)
         except (ValueError, RecursionError):
             return False
-        return whole and bool(file.readline(MOST).strip() or file.readline(MOST).strip())
+        return whole and any(file.readline(PEEK).strip() for _ in range(2))
 
 
 def rows(source: Source) -> Iterator[Row | Broken]:

@@ -30,8 +30,9 @@ def sharegpt(row: Fields) -> Example:
 
 
 def prompt_completion(row: Fields) -> Example:
-    """{prompt, completion}, each text or a list of turns."""
-    return Example((*_said("user", row["prompt"]), *_said("assistant", row["completion"])), _given(row))
+    """{prompt, completion}, each text or a list of turns; also {query, response}."""
+    asked, said = _either(row, "prompt", "query"), _either(row, "completion", "response")
+    return Example((*_said("user", asked), *_said("assistant", said)), _given(row))
 
 
 def prompt_final_answer(row: Fields) -> Example:
@@ -50,7 +51,7 @@ def prompt_reward(row: Fields) -> Example:
 def dialogue_ground_truth(row: Fields) -> Example:
     """[{from: human, value}, {from: assistant, ground_truth: {value}}]"""
     items, answer = row[DIALOGUE], None
-    if items and isinstance(items[-1], dict) and "ground_truth" in items[-1]:
+    if isinstance(items, list) and items and isinstance(items[-1], dict) and "ground_truth" in items[-1]:
         truth = items[-1]["ground_truth"]
         answer, items = written(truth.get("value") if isinstance(truth, dict) else truth), items[:-1]
     return Example(tuple(turns(items)), answer)
@@ -58,7 +59,7 @@ def dialogue_ground_truth(row: Fields) -> Example:
 
 def problem_solution(row: Fields) -> Example:
     r"""{problem, solution, answer}; without an answer, the solution's \\boxed{}."""
-    problem = row.get("problem") if row.get("problem") is not None else row["question"]
+    problem = _either(row, "problem", "question")
     said = [message for message in _said("assistant", row.get("solution")) if message.content.strip()]
     return Example((*_said("user", problem), *said), written(row.get("answer")))
 
@@ -74,7 +75,7 @@ def question_answer(row: Fields) -> Example:
 def question_truth(row: Fields) -> Example:
     """{question, ground_truth}: as above, and the last line may be `A: 42`."""
     found = question_answer({"question": row["question"], "answer": row["ground_truth"]})
-    last = found.messages[-1].content.rpartition("\n")[2]
+    last = found.messages[-1].content.rpartition("\n")[2] if found.messages else ""
     return Example(found.messages, last[2:].strip() if last.startswith("A:") else found.answer)
 
 
@@ -87,7 +88,9 @@ def alpaca(row: Fields) -> Example:
 
 def svamp(row: Fields) -> Example:
     """{Body, Question, Answer}: the question follows from the body."""
-    body, question = (message.content.strip() for part in ("Body", "Question") for message in _said("user", row[part]))
+    body, question = (
+        "\n".join(message.content for message in _said("user", row[part])).strip() for part in ("Body", "Question")
+    )
     stop = "" if body.endswith((".", "?", "!", ",")) else "."
     return Example((Message("user", f"{body}{stop} {question}"),), written(row["Answer"]))
 
@@ -117,7 +120,7 @@ class Form:
 FORMS: dict[str, Form] = {
     "messages (OpenAI)": Form(("messages",), openai),
     "conversations (ShareGPT)": Form(("conversations",), sharegpt),
-    "prompt/completion": Form(("prompt", "completion"), prompt_completion),
+    "prompt/completion": Form(("prompt|query", "completion|response"), prompt_completion),
     "prompt/final_answer (Open-Reasoner-Zero)": Form(("prompt", "final_answer"), prompt_final_answer),
     "prompt/reward_model (verl)": Form(("prompt", "reward_model"), prompt_reward),
     "dialogue/ground_truth (Open-Reasoner-Zero)": Form((DIALOGUE,), dialogue_ground_truth),
@@ -211,6 +214,10 @@ def _said(role: str, value: Any) -> list[Message]:
     return turns(value if isinstance(value, list) else [{"role": role, "content": value}])
 
 
+def _either(row: Fields, one: str, other: str) -> Any:
+    return row[one] if row.get(one) is not None else row.get(other)
+
+
 def _given(row: Fields) -> str | None:
     """The answer that the row names; objects and sentences are no answers."""
     given = [written(row.get(name)) for name in ANSWERS if not isinstance(row.get(name), bool)]
@@ -220,7 +227,7 @@ def _given(row: Fields) -> str | None:
 def _tools(value: Any) -> str | None:
     if value in (None, "", []):
         return None
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 _HALF = re.compile("[\ud800-\udfff]")

@@ -91,11 +91,11 @@ class Tokens:
         if self._template is None or not messages:
             return _plain(messages)
         turns = [message._asdict() for message in messages]
-        tools = json.loads(example.tools) if example.tools else None
         asked: dict[str, Any] = {"add_generation_prompt": begun or not example.taught, **self._special}
         try:
+            tools = json.loads(example.tools) if example.tools else None
             rendered, _ = self._render([turns], tools=tools, chat_template=self._template, **asked)
-        except Exception:  # templates raise what they like: two users in a row, a role that they lack
+        except Exception:  # templates raise what they like: two users in a row, a role or tools that they lack
             return _plain(messages)
         return str(rendered[0])
 

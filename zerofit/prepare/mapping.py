@@ -7,7 +7,7 @@ from typing import Any
 
 from zerofit.config.errors import UserError, did_you_mean
 from zerofit.prepare.forms import FORMS, NAMES, recognise
-from zerofit.prepare.rows import Fields
+from zerofit.prepare.rows import Fields, shown
 
 MISSING = object()
 
@@ -46,9 +46,8 @@ def check_fields(value: Any, mapping: Mapping[str, str], file: str) -> None:
         if lookup(value, theirs) is MISSING:
             names = list(map(str, value)) if isinstance(value, dict) else []
             there = f"it has {', '.join(names)}" if names else "its rows have no fields"
-            raise UserError(
-                f"--fields {known}={theirs}: {file} has no field {theirs}{did_you_mean(theirs, names)} ({there})"
-            )
+            hint = did_you_mean(theirs, names)
+            raise UserError(shown(f"--fields {known}={theirs}: {file} has no field {theirs}{hint} ({there})"))
 
 
 def lookup(value: Any, path: str) -> Any:

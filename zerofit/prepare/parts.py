@@ -34,7 +34,12 @@ VALUES = ("value", "text", "content", *REASONING)
 
 
 def turns(value: Any) -> list[Message]:
-    """A list of {role, content} or {from, value}."""
+    """A list of {role, content} or {from, value}; in a table of text, as JSON."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise Unusable("invalid", "its turns are no JSON") from None
     if not isinstance(value, list) or not value:
         raise Unusable("empty" if value == [] else "invalid", f"a list of turns is expected, not {_kind(value)}")
     return [turn(item) for item in value]
@@ -55,7 +60,9 @@ def turn(item: Any) -> Message:
     for key in REASONING:
         if isinstance(item.get(key), str) and item[key].strip() and not "".join(said).startswith("<think>"):
             said.insert(0, _thought(item[key]))
-    said += [_call(call.get("function", call)) for call in item.get("tool_calls") or [] if isinstance(call, dict)]
+    calls = item.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
+        said.append(_call(call.get("function", call) if isinstance(call, dict) else call))
     return Message(role, _joined(said))
 
 
@@ -89,7 +96,7 @@ def _thought(text: str) -> str:
 
 def _call(value: Any) -> str:
     """A call as Hermes and Qwen write it."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return f"<tool_call>\n{text.strip()}\n</tool_call>"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from zerofit.prepare.options import Options
 from zerofit.prepare.overlap import Evaluation
 from zerofit.prepare.progress import RowsProgress
 from zerofit.prepare.reading import read
-from zerofit.prepare.rows import BAD, WORDS, Broken, Example, Row, Unusable
+from zerofit.prepare.rows import BAD, WORDS, Broken, Example, Row, Unusable, shown
 from zerofit.prepare.sources import HUB, Source, find
 from zerofit.prepare.summary import summary
 from zerofit.prepare.writing import Shards, sha256, staged, write_json
@@ -52,7 +52,7 @@ def prepare(options: Options) -> None:
     options = replace(options, output=Path(os.path.abspath(options.output.expanduser())))
     sources = find(options.inputs)
     ruler = ruler_of(options.tokenizer)
-    evaluation, asked, tests = _evaluation(options.against)
+    evaluation, asked, tests = _evaluation(options.against, options.fields)
     with closing(RowsProgress()) as progress, staged(options.output) as staging:
         shards = Shards(staging, options.shard_rows)
         course = Course(options, ruler, evaluation, shards)
@@ -167,12 +167,12 @@ class Course:
             return
         if file.dropped["unknown form"] == 0:
             has = f"it has the fields {', '.join(names)}; {nearest(names)}" if names else "its rows have no fields"
-            self._strange = f"{file.name} is of no known form: {has}"
+            self._strange = shown(f"{file.name} is of no known form: {has}")
         if file.dropped["unknown form"] + 1 == STRANGERS or self.options.on_bad_row == "fail":
             raise UserError(self._strange)
 
 
-def _evaluation(against: Sequence[str]) -> tuple[Evaluation, dict[str, int], list[Source]]:
+def _evaluation(against: Sequence[str], mapping: Mapping[str, str]) -> tuple[Evaluation, dict[str, int], list[Source]]:
     """The questions of `--against`, how many rows each file has, and the files."""
     sources = find(against) if against else []
     asked: Counter[str] = Counter()
@@ -183,7 +183,7 @@ def _evaluation(against: Sequence[str]) -> tuple[Evaluation, dict[str, int], lis
                 if isinstance(item, Broken):
                     raise UserError(f"--against: {item.source}: {item.why}")
                 try:
-                    form, fields = known_form(item.value, {})
+                    form, fields = known_form(item.value, mapping)
                     example = FORMS[form].read(fields)
                 except Unusable as why:
                     if why.reason == "empty":

@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow import ArrowInvalid
+from pyarrow import ArrowInvalid, ArrowMemoryError
 
 from zerofit.config.limited import MOST
 from zerofit.prepare import documents, hub
@@ -22,7 +22,16 @@ from zerofit.prepare.sources import HUB, Source
 
 Item: TypeAlias = Row | Broken
 
-DAMAGED = (EOFError, zlib.error, BadZipFile, gzip.BadGzipFile, UnicodeDecodeError, ArrowInvalid, NotImplementedError)
+DAMAGED = (
+    EOFError,
+    zlib.error,
+    BadZipFile,
+    gzip.BadGzipFile,
+    UnicodeDecodeError,
+    ArrowInvalid,
+    ArrowMemoryError,
+    NotImplementedError,
+)
 """What containers raise where their content is not what it should be."""
 TABLE_ROWS = 256
 """Rows of a table that are in memory at a time."""
@@ -143,6 +152,7 @@ def _cut(batch: Any) -> Iterator[Any]:
 def _numbered(source: Source, batches: Iterator[Any]) -> Iterator[Row]:
     number = 0
     for batch in batches:
+        batch.validate(full=True)  # else offsets that lead elsewhere are followed, and the process dies
         for value in batch.to_pylist():
             number += 1
             yield Row(f"{source.name}:{number}", value)

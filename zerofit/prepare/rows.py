@@ -53,12 +53,20 @@ class Row:
     """Its JSON value."""
 
 
+def shown(text: str) -> str:
+    """Text of somebody's file on one line, without what a terminal would obey or a file could not hold."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
 @dataclass(frozen=True)
 class Broken:
     """What could not be read."""
 
     source: str
     why: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "why", shown(self.why))
 
 
 class Unusable(Exception):
@@ -67,7 +75,7 @@ class Unusable(Exception):
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
         self.reason: Reason = reason
-        self.detail = detail
+        self.detail = shown(detail)
 
 
 class Message(NamedTuple):

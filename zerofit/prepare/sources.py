@@ -13,6 +13,7 @@ from typing import IO, cast
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from zerofit.config.errors import UserError
+from zerofit.prepare.rows import shown
 
 FORMATS = (".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".csv", ".tsv", ".txt")
 HUB = "hf:"
@@ -80,6 +81,9 @@ def _files(given: str) -> Iterator[tuple[Path | None, str]]:
 def _walk(top: Path) -> Iterator[str]:
     """Files of data under a directory, relative to it; links to directories are not followed."""
     for parent, folders, names in os.walk(top):
+        if set(OURS) <= set(names) and Path(parent) != top:
+            folders[:] = []
+            continue  # what was prepared before
         folders[:] = filter(_visible, folders)
         for name in filter(_visible, names):
             path = Path(parent, name)
@@ -95,7 +99,7 @@ def _sources(path: Path, name: str) -> Iterator[Source]:
     kind = _format(path.name)
     assert kind is not None
     packed = path.name.lower().endswith(".gz")
-    yield Source(name, kind, path, partial(_unpacked if packed else _plain, path))
+    yield Source(shown(name), kind, path, partial(_unpacked if packed else _plain, path))
 
 
 def _plain(path: Path) -> AbstractContextManager[IO[bytes]]:
@@ -119,17 +123,17 @@ def _members(path: Path, name: str) -> Iterator[Source]:
     if not chosen:
         raise UserError(f"{path} has no members of data ({', '.join(FORMATS)}, or .gz of them)")
     for info in chosen:
-        shown = f"{name}/{info.filename}".encode("unicode_escape").decode() if _odd(info.filename) else info.filename
+        member = shown(info.filename)
         if info.flag_bits & 1:
-            raise UserError(f"{path}: its member {shown} is encrypted; unpack it first")
+            raise UserError(f"{path}: its member {member} is encrypted; unpack it first")
         if info.file_size > max(SMALL, INFLATION * info.compress_size):
             raise UserError(
-                f"{path}: its member {shown} would grow from {info.compress_size:,} to {info.file_size:,} bytes, more "
+                f"{path}: its member {member} would grow from {info.compress_size:,} to {info.file_size:,} bytes, more "
                 f"than {INFLATION} times; unpack it yourself where you trust it"
             )
         kind = _format(info.filename)
         assert kind is not None
-        yield Source(f"{name}/{info.filename}", kind, path, partial(_member, path, info))
+        yield Source(f"{name}/{member}", kind, path, partial(_member, path, info))
 
 
 @contextmanager
@@ -156,10 +160,6 @@ def _beside(name: str) -> bool:
     """What lies in directories of data and is none; `cache-*.arrow` are what `datasets` has computed."""
     about = name.lower().endswith(".txt") and name.lower().startswith(ABOUT)
     return name in BESIDE or name.startswith("cache-") or about
-
-
-def _odd(name: str) -> bool:
-    return not name.isprintable()
 
 
 def _nothing(given: str) -> AbstractContextManager[IO[bytes]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -110,6 +111,10 @@ def staged(output: Path) -> Iterator[Path]:
             os.rename(staging, output)  # over an empty directory as well
         except OSError:
             raise UserError(f"{output} has come to be while it was being written; name a new directory") from None
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f"--output {output}: the drive is full; make room, or name another directory") from None
+        raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
