@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow import ArrowInvalid, ArrowMemoryError
+from pyarrow import ArrowInvalid
 
 from zerofit.config.limited import MOST
 from zerofit.prepare import documents, hub
@@ -29,7 +29,7 @@ DAMAGED = (
     gzip.BadGzipFile,
     UnicodeDecodeError,
     ArrowInvalid,
-    ArrowMemoryError,
+    MemoryError,  # a size that is nonsense
     NotImplementedError,
 )
 """What containers raise where their content is not what it should be."""
