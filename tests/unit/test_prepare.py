@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -200,13 +203,24 @@ def test_an_output_that_exists_is_left_alone(tmp_path: Path) -> None:
     assert contents(tmp_path / "out") == before
 
 
-def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_signal_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, raised: type[BaseException]
+) -> None:
+    path = jsonl(tmp_path / "a.jsonl", [problem(1)])
+    monkeypatch.setattr(pipeline, "write_json", lambda *_: os.kill(os.getpid(), number))
+    with pytest.raises(raised):
+        prepared(tmp_path, path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_drive_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     path = jsonl(tmp_path / "a.jsonl", [problem(1)])
-    monkeypatch.setattr(pipeline, "write_json", interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(pipeline, "write_json", full)
+    with pytest.raises(UserError, match="the drive is full"):
         prepared(tmp_path, path)
     assert list(tmp_path.iterdir()) == [path]
 

@@ -43,6 +43,8 @@ def test_any_text_is_read_without_a_crash(text: str) -> None:
         ("48/2 = <<48/2=24>>24\n#### 72", "72"),
         ("a #### 1\nb\n#### 1,080\n", "1,080"),
         ("####", None),
+        ("it is #### 42", "42"),
+        ("#### Step 1: add\nIt is 4.", None),  # a heading
         ("none", None),
         (r"so $\boxed{\left( 3, \frac{\pi}{2} \right)}.$", r"\left( 3, \frac{\pi}{2} \right)"),
         (r"\fbox{5}", "5"),

@@ -75,6 +75,12 @@ def turns(*pairs: tuple[str, str]) -> list[dict[str, str]]:
         ),
         ({"question": Q[1], "answer": "4"}, "question/answer (GSM8K)", [Q, ("assistant", "4")], "4"),
         (
+            {"question": Q[1], "answer": "It depends on what you call a sum."},
+            "question/answer (GSM8K)",
+            [Q, ("assistant", "It depends on what you call a sum.")],
+            None,
+        ),
+        (
             {"question": Q[1], "ground_truth": "2 and 2\nA: 4"},
             "question/ground_truth",
             [Q, ("assistant", "2 and 2\nA: 4")],

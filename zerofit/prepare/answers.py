@@ -15,10 +15,9 @@ SHORT = 64
 
 
 def marked(text: str) -> str | None:
-    """GSM8K's: what stands behind the last `####`, up to the end of its line; null where there is none."""
-    _, mark, after = text.rpartition(MARK)
-    lines = after.strip().splitlines()
-    return (lines[0].strip() or None) if mark and lines else None
+    """GSM8K's: what stands behind `####` in the last line; null where there is none. (In another it is a heading.)"""
+    _, mark, after = text.rstrip().rpartition("\n")[2].rpartition(MARK)
+    return (after.strip() or None) if mark else None
 
 
 def boxed(text: str) -> str | None:
@@ -63,7 +62,8 @@ def final_answer(text: str) -> str | None:
 def short(text: str) -> str | None:
     """The text itself where it is an answer and nothing else: one line, no sentence."""
     text = text.strip()
-    return text if text and len(text) <= SHORT and "\n" not in text else None
+    sentence = len(text.split()) > 5 and text.endswith((".", "!", "?"))
+    return text if text and len(text) <= SHORT and "\n" not in text and not sentence else None
 
 
 def written(value: Any) -> str | None:

@@ -29,7 +29,9 @@ from zerofit.prepare.writing import Shards, sha256, staged, write_json
 STRANGERS = 100
 """Rows of no known form, from the first on, after which a file is refused."""
 BATCH = 256
-"""Rows whose tokens are counted together."""
+"""Rows whose tokens are counted together, at most."""
+BATCH_CHARACTERS = 4 * 2**20
+"""Characters of theirs, about: a token in memory is larger than its text."""
 SCHEMA = 1
 """Of manifest.json and of the shards' columns."""
 LIBRARIES = ("pyarrow", "datasketch", "tokenizers")
@@ -80,6 +82,7 @@ class Course:
         self._duplicates = Duplicates()
         self._near = NearDuplicates() if options.near_duplicates != "off" else None
         self._waiting: list[Candidate] = []
+        self._characters = 0
 
     def file(self, source: Source, progress: RowsProgress) -> None:
         """All rows of a source."""
@@ -129,7 +132,8 @@ class Course:
                 if self.options.near_duplicates == "drop":
                     raise Unusable("near duplicate", f"nearly the same as {other}")
         self._waiting.append(Candidate(file, row.source, form, example))
-        if len(self._waiting) == BATCH:
+        self._characters += len(example.text)
+        if len(self._waiting) == BATCH or self._characters > BATCH_CHARACTERS:
             self._weigh()
 
     def _weigh(self) -> None:
@@ -144,7 +148,7 @@ class Course:
                 continue
             self.shards.add(one.example, one.source)
             self.figures.keep(one.file, one.form, one.example)
-        self._waiting = []
+        self._waiting, self._characters = [], 0
 
     def _fits(self, example: Example, size: Size) -> None:
         context = self.options.context

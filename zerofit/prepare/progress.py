@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from typing import Any, TextIO
@@ -22,7 +23,15 @@ class RowsProgress:
         self._started = self._written = time.monotonic()
         self._bar: Any = None
         if os.environ.get("ZEROFIT_TTY") == "1" or self.out.isatty():
-            self._bar = tqdm(desc="prepare", unit=" rows", file=self.out, mininterval=0.5, smoothing=0.0, leave=False)
+            self._bar = tqdm(
+                desc="prepare",
+                unit=" rows",
+                file=self.out,
+                mininterval=0.5,
+                smoothing=0.0,
+                leave=False,
+                ncols=shutil.get_terminal_size().columns - 1,
+            )
 
     @property
     def rate(self) -> float:

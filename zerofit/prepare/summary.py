@@ -46,8 +46,11 @@ def _forms(files: list[dict[str, Any]]) -> list[str]:
 
 
 def _drop(drop: dict[str, Any]) -> list[str]:
-    first = drop["examples"][0]
-    return [f"  {drop['rows']:,} {drop['words']}; the first: {first['source']}: {_cut(first['detail'])}"]
+    first, *more = drop["examples"]
+    then = f"; then {', '.join(one['source'] for one in more)}" if more else ""
+    others = drop["rows"] - len(drop["examples"])
+    then += f" and {others:,} more" if others else ""
+    return [f"  {drop['rows']:,} {drop['words']}; the first: {first['source']}: {_cut(first['detail'])}{then}"]
 
 
 def _notes(record: dict[str, Any]) -> list[str]:

@@ -7,6 +7,9 @@ import hashlib
 import json
 import os
 import shutil
+import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -100,13 +103,27 @@ class Shards:
 
 
 @contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the process in good order; in a thread, where nobody can ask for that, at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def staged(output: Path) -> Iterator[Path]:
     """A directory beside `output` that takes its name at the end, and is removed where that is not reached."""
     staging = output.with_name(f".{output.name}.{os.getpid()}")
     output.parent.mkdir(parents=True, exist_ok=True)
     staging.mkdir()
     try:
-        yield staging
+        with _terminable():
+            yield staging
         try:
             os.rename(staging, output)  # over an empty directory as well
         except OSError:
