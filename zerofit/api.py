@@ -20,6 +20,7 @@ from zerofit.config.environ import kept_environment
 from zerofit.config.errors import UserError, did_you_mean
 from zerofit.config.schema import Recipe
 from zerofit.data.pairs import ImageLoader, descriptions, image_loaders
+from zerofit.launch import pages
 from zerofit.launch.dispatch import Launch, dispatch
 from zerofit.launch.environment import outer_world
 from zerofit.launch.failure import INTERRUPTED
@@ -249,6 +250,10 @@ def compare(
     return rows
 
 
+def _make_page(launch: Launch) -> None:
+    pages.make(launch.run_dir)
+
+
 def _run(recipe: Recipe, world_size: int) -> Launch:
     """Train in processes of their own, to the end. Raises as `run_training_experiment` does."""
     started: list[Launch] = []
@@ -257,7 +262,7 @@ def _run(recipe: Recipe, world_size: int) -> Launch:
         started.append(begin(recipe, hardware, ranks))
         return started[0]
 
-    code = dispatch(plan, nproc=world_size, debug=False, show=lambda _: None)
+    code = dispatch(plan, nproc=world_size, debug=False, show=_make_page)
     launch = started[0]
     if code in (INTERRUPTED, 130):
         raise KeyboardInterrupt

@@ -86,7 +86,9 @@ def visit(browser: Any) -> Iterator[Any]:
         one.close()
 
 
-@pytest.mark.parametrize("name", ["run", "comparison", "traces"])
+@pytest.mark.parametrize(
+    "name", ["run", *(pytest.param(one, marks=pytest.mark.thorough) for one in ("comparison", "traces"))]
+)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_every_tab_draws_its_charts_and_fits(
     pages: dict[str, Path], visit: Any, name: str, width: int, tmp_path: Path
@@ -154,6 +156,25 @@ def test_a_curve_says_its_figures_where_one_points(pages: dict[str, Path], visit
     assert any(abs(float(found[1]) - value) < 0.01 for value in loss["y"])
 
 
+def test_another_size_and_other_colours_leave_the_axes_as_they_are(pages: dict[str, Path], visit: Any) -> None:
+    one = visit(pages["run"])
+    ranges = """() => [...document.querySelectorAll("#training .plot")].map(
+        (plot) => ["xaxis", "yaxis"].map((axis) => plot._fullLayout[axis].range))"""
+    before = one.page.evaluate(ranges)
+    one.page.set_viewport_size({"width": 900, "height": 1500})
+    one.page.wait_for_function(
+        "document.querySelector('#plot-loss').clientWidth === document.querySelector('#plot-loss')._fullLayout.width"
+    )
+    one.page.locator("#theme").click()
+    after = one.page.evaluate(ranges)
+    assert [len(one) for one in before] == [2] * len(after)
+    for old, new in zip(before, after, strict=True):
+        for was, now in zip(sum(old, []), sum(new, []), strict=True):
+            assert now == pytest.approx(was, rel=0.15, abs=0.3), (
+                "markers need more room in a narrow chart; no more than that"
+            )
+
+
 def test_dark_follows_the_system_and_the_button(pages: dict[str, Path], visit: Any) -> None:
     def colours(one: Visit) -> tuple[str, str]:
         paper = one.page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -170,6 +191,7 @@ def test_dark_follows_the_system_and_the_button(pages: dict[str, Path], visit: A
     assert colours(light)[0] != colours(dark)[0], "the button has the last word"
 
 
+@pytest.mark.thorough
 def test_paper_has_every_section(pages: dict[str, Path], visit: Any, tmp_path: Path) -> None:
     for name, sections in (
         ("run", ("Training", "Test", "Configuration", "Reproduce")),

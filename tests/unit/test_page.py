@@ -20,15 +20,18 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from zerofit import cli
 from zerofit.config.errors import UserError
 from zerofit.config.load import load_recipe
+from zerofit.launch import pages
 from zerofit.plan.build import make_plan
 from zerofit.plan.files import write_spec
 from zerofit.plan.spec import RunSpec
 from zerofit.report.page import write_page
 from zerofit.report.pages.charts import POINTS, thin
-from zerofit.report.pages.configuration import _yaml as yaml_text
+from zerofit.report.pages.configuration import as_yaml
 from zerofit.report.pages.configuration import given as given_recipe
 from zerofit.report.pages.curves import running_mean
 
@@ -162,7 +165,7 @@ def test_pictures_come_from_the_run_directory_alone(tmp_path: Path) -> None:
 def test_the_recipe_of_the_page_is_the_one_that_ran(tmp_path: Path) -> None:
     spec = planned(tmp_path, strategy="zero2", data={"source": "digits", "augment": {"crop_scale": [0.7, 1.0]}})
     file = tmp_path / "again.yaml"
-    file.write_text(yaml_text(given_recipe(spec)))
+    file.write_text(as_yaml(given_recipe(spec)))
     assert yaml.safe_load(file.read_text())["data"]["augment"] == {"crop_scale": [0.7, 1.0]}
     assert load_recipe(str(file)) == spec.recipe
 
@@ -219,6 +222,7 @@ def test_a_traced_run_has_a_timeline(tmp_path: Path) -> None:
         ("run.json", "{", "is damaged: not JSON"),
         ("compare.json", '{"format": 1}', "is not what this version of zerofit writes: recipe: Field required"),
         ("trace.json", "[]", "is not what this version of zerofit writes"),
+        ("trace.json", json.dumps(page_examples.trace() | {"strip": [{"rank": 0}]}), "strip.0.spans: Field required"),
     ],
 )
 def test_what_cannot_be_shown_is_said_in_a_line(tmp_path: Path, name: str | None, content: str, said: str) -> None:
@@ -235,6 +239,45 @@ def test_a_missing_path_and_another_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(UserError, match="is not shown"):
         write_page(tmp_path / "notes.txt")
+
+
+def test_a_test_of_other_classes_is_damaged(tmp_path: Path) -> None:
+    planned(tmp_path)
+    sample = {"image": "a.png", "label": 0, "predicted": 7, "top": [[7, 1.0]]}
+    (tmp_path / "test.json").write_text(json.dumps({"classes": ["a"], "samples": [sample]}))
+    with pytest.raises(UserError, match="a.png has a class that is none of the 1"):
+        write_page(tmp_path)
+
+
+def test_a_job_shows_its_stages_as_far_as_they_are(tmp_path: Path) -> None:
+    stages = [
+        {"directory": name, "recipe": plan_examples.recipe().model_dump(mode="json")} for name in ("01-a", "02-b")
+    ]
+    (tmp_path / "job.json").write_text(json.dumps({"name": "two", "stages": stages}))
+    planned(tmp_path / "01-a")
+    metrics(tmp_path / "01-a", [{"step": 1, "loss": 2.0}])
+    (tmp_path / "01-a/result.json").write_text(json.dumps({"exit": "finished", "test": {"top1": 0.5}, "steps": 1}))
+    write_page(tmp_path / "01-a")
+    text = page(tmp_path)
+    assert "1 of 2 finished" in words(text)
+    assert "02-b not begun" in words(text)
+    assert 'href="01-a/report.html"' in text
+
+
+def test_the_command_writes_it_where_it_is_told(tmp_path: Path) -> None:
+    planned(tmp_path / "run")
+    done = CliRunner().invoke(cli.app, ["report", str(tmp_path / "run"), "--output", str(tmp_path / "here.html")])
+    assert (done.exit_code, done.stdout.strip()) == (0, str(tmp_path / "here.html"))
+    assert (tmp_path / "here.html").stat().st_size > 10_000
+    assert not (tmp_path / "run/report.html").exists()
+    assert CliRunner().invoke(cli.app, ["report", str(tmp_path / "none")]).exit_code == 2
+
+
+def test_a_page_that_cannot_be_made_is_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pages.make(tmp_path) is None
+    assert capsys.readouterr().err.startswith(f"no page of {tmp_path}: UserError: {tmp_path} has nothing to show")
+    planned(tmp_path)
+    assert pages.make(tmp_path) == tmp_path / "report.html"
 
 
 def test_making_a_page_imports_no_tensor_library() -> None:

@@ -20,7 +20,7 @@ from zerofit.report.pages.units import count, number
 def configuration(directory: Path, spec: RunSpec) -> Section:
     """Everything that was resolved."""
     parts: list[Facts | Code] = [_plan(spec), _data(spec), _machine(spec), _versions(spec)]
-    parts.append(Code("Recipe, resolved", _yaml(spec.recipe.model_dump(mode="json")), "resolved.yaml", folded=True))
+    parts.append(Code("Recipe, resolved", as_yaml(spec.recipe.model_dump(mode="json")), "resolved.yaml", folded=True))
     given = mapping(directory / DEEPSPEED_FILE)
     if given:
         text = json.dumps(given, indent=2)
@@ -40,7 +40,7 @@ def reproduce(directory: Path, spec: RunSpec, exit_: str | None) -> Section:
         again.insert(0, f"zerofit train --resume {shown}")
     packages = [f"{name}=={version.partition('+')[0]}" for name, version in spec.versions.items() if name != "python"]
     parts = [
-        Code(f"Save the recipe as {file}", _yaml(given(spec)), file),
+        Code(f"Save the recipe as {file}", as_yaml(given(spec)), file),
         Code("Train it again", "\n".join(commands)),
         Code("Go on with this run", "\n".join(again)),
         Code(
@@ -135,6 +135,7 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_representer(list, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, True))
 
 
-def _yaml(value: Mapping[str, Any]) -> str:
+def as_yaml(value: Mapping[str, Any]) -> str:
+    """As a recipe is written."""
     text: str = yaml.dump(dict(value), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
     return text

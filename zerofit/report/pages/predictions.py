@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import model_validator
+
 from zerofit.report.pages.charts import plain
 from zerofit.report.pages.files import Read, found, picture
 from zerofit.report.pages.parts import Chart, Picture, Pictures, Table
@@ -34,6 +36,16 @@ class Test(Read):
     confusion: tuple[tuple[int, ...], ...] = ()
     """Rows are true classes."""
     samples: tuple[Sample, ...] = ()
+
+    @model_validator(mode="after")
+    def _of_its_classes(self) -> Test:
+        known = range(len(self.classes))
+        for one in self.samples:
+            if not one.top or any(number not in known for number in (one.label, one.predicted, *dict(one.top))):
+                raise ValueError(f"{one.image} has a class that is none of the {len(known)}")
+        if any(len(row) != len(self.confusion) for row in self.confusion):
+            raise ValueError("the confusion matrix is not square")
+        return self
 
 
 def read(directory: Path) -> Test | None:

@@ -61,24 +61,35 @@
     return Math.ceil(Math.max(0, ...[...new Set(names)].map((name) => pen.measureText(name).width)));
   }
 
+  // Room for what stands at the axes is measured here: Plotly's own search for it does not always end.
+  function margins(own, family, names) {
+    const room = (texts) => widest(texts, `12px ${family}`);
+    const { xaxis, yaxis, limit } = own;
+    const rotated = xaxis?.tickangle === -90 && xaxis.showticklabels !== false;
+    const left = yaxis?.labels ? room(names) + 22 : yaxis?.ticktext ? room(yaxis.ticktext) + 12 : 54;
+    return {
+      l: left + (yaxis?.title ? 22 : 0), r: 14, t: limit ? 26 : 10,
+      b: (rotated ? room(xaxis.ticktext) + 12 : 22) + (xaxis?.title ? 24 : 0),
+    };
+  }
+
   function layout(own, theme, width, names) {
     const axis = {
-      gridcolor: theme.grid, linecolor: theme.line, zerolinecolor: theme.line, tickcolor: theme.line,
-      automargin: true, fixedrange: touch, title: { standoff: 8, font: { size: 12, color: theme.soft } }, tickfont: { size: 12, color: theme.soft },
+      gridcolor: theme.grid, linecolor: theme.line, zerolinecolor: theme.line, tickcolor: theme.line, tickangle: 0,
+      fixedrange: touch, title: { standoff: 8, font: { size: 12, color: theme.soft } }, tickfont: { size: 12, color: theme.soft },
     };
     const merged = (extra, more) => ({ ...axis, ...more, ...extra, title: { ...axis.title, ...(extra?.title ?? {}) } });
     const { xaxis, yaxis, limit, ...rest } = own;
+    const across = { ...xaxis };
+    if (xaxis?.ticktext && width < 14 * xaxis.ticktext.length + 160) across.showticklabels = false;
+    const family = getComputedStyle(document.body).fontFamily;
     const result = {
-      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: theme.ink },
-      margin: { l: 8, r: 12, t: limit ? 26 : 10, b: xaxis?.ticktext ? 8 : 46 }, showlegend: false, hovermode: "closest", dragmode: touch ? false : "zoom", bargap: 0.32,
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family, size: 12, color: theme.ink },
+      margin: margins({ ...own, xaxis: across }, family, names), showlegend: false, hovermode: "closest", dragmode: touch ? false : "zoom", bargap: 0.32,
       hoverlabel: { bgcolor: theme.card, bordercolor: theme.line, font: { color: theme.ink, size: 12 } },
-      annotations: [], shapes: [], ...rest, xaxis: merged(xaxis, { nticks: Math.max(5, Math.round(width / 80)), ...(xaxis?.ticktext ? {} : { automargin: false, tickangle: 0 }) }), yaxis: merged(yaxis, {}),
+      annotations: [], shapes: [], ...rest, xaxis: merged(across, { nticks: Math.max(5, Math.round(width / 80)) }), yaxis: merged(yaxis, {}),
     };
-    if (yaxis?.labels) { // its room is measured here: Plotly's own search for it does not always end
-      Object.assign(result.yaxis, { automargin: false, tickfont: { size: 12, color: theme.ink }, gridcolor: "rgba(0,0,0,0)", labels: undefined, ticksuffix: "  " });
-      result.margin.l = 22 + widest(names, `12px ${result.font.family}`);
-    }
-    if (xaxis?.ticktext && width < 14 * xaxis.ticktext.length + 160) result.xaxis.showticklabels = false;
+    if (yaxis?.labels) Object.assign(result.yaxis, { tickfont: { size: 12, color: theme.ink }, gridcolor: "rgba(0,0,0,0)", labels: undefined, ticksuffix: "  " });
     if (limit) {
       result.shapes.push({ type: "line", xref: "x", yref: "paper", x0: limit.at, x1: limit.at, y0: 0, y1: 1, line: { color: theme.bad, width: 2, dash: "dash" } });
       result.annotations.push({ text: limit.text, xref: "x", yref: "paper", x: limit.at, y: 1, yanchor: "bottom", xanchor: "right", showarrow: false, font: { size: 12, color: theme.bad } });
@@ -92,10 +103,14 @@
     const data = charts[name].data.map((trace, number) => painted(trace, number, name, theme));
     const config = { displayModeBar: false, responsive: false };
     drawn.add(plot);
-    plotly.react(plot, data, { ...layout(charts[name].layout, theme, plot.clientWidth, charts[name].data.flatMap((trace) => trace.y)), width: plot.clientWidth, height: plot.clientHeight }, config);
+    const names = charts[name].data.flatMap((trace) => trace.y);
+    const size = { width: plot.clientWidth, height: plot.clientHeight };
+    // Anew: Plotly.react() with another size forgets the ranges of axes.
+    plotly.newPlot(plot, data, { ...layout(charts[name].layout, theme, size.width, names), ...size }, config);
   }
 
   const plots = (within) => [...within.querySelectorAll(".plot")];
+  const fit = (plot) => plotly.relayout(plot, { width: plot.clientWidth, height: plot.clientHeight });
   const redraw = () => drawn.forEach((plot) => { if (plot.clientWidth) draw(plot); });
 
   function show(panel) {
@@ -154,7 +169,7 @@
       if (!hidden.has(chart)) hidden.set(chart, new Set());
       numbers.forEach((number) => (off ? hidden.get(chart).add(number) : hidden.get(chart).delete(number)));
       key.setAttribute("aria-pressed", String(!off));
-      draw(document.getElementById(`plot-${chart}`));
+      plotly.restyle(`plot-${chart}`, { visible: !off }, numbers);
     }
     const copy = event.target.closest(".copy");
     if (copy) {
@@ -198,7 +213,7 @@
   });
 
   let later = 0;
-  addEventListener("resize", () => { clearTimeout(later); later = setTimeout(redraw, 100); });
+  addEventListener("resize", () => { clearTimeout(later); later = setTimeout(() => drawn.forEach((plot) => { if (plot.clientWidth) fit(plot); }), 100); });
 
   themed();
   begin();
