@@ -122,7 +122,7 @@ COLUMNS: tuple[tuple[str, Callable[[Row], float | None], Callable[[float | None]
     ("predicted, GiB", lambda row: row.predicted_gib, fixed),
     ("host, GiB", lambda row: row.host_gib, fixed),
     ("samples/s", lambda row: row.samples_s, number),
-    ("per GPU", lambda row: row.samples_s_per_gpu, number),
+    ("per rank", lambda row: row.samples_s_per_gpu, number),
     ("tokens/s", lambda row: row.tokens_s, count),
     ("MFU", lambda row: row.mfu, percent),
     ("step p50, ms", lambda row: row.step_ms_p50, number),
@@ -256,7 +256,7 @@ def speed(whole: Comparison) -> Section | None:
     parts: list[Part] = []
     fields: tuple[tuple[str, str, str, dict[str, Callable[[Row], float | None]]], ...] = (
         ("samples", "Throughput", "samples/s, all ranks", {"samples/s": lambda row: row.samples_s}),
-        ("per-gpu", "Throughput per GPU", "samples/s", {"samples/s": lambda row: row.samples_s_per_gpu}),
+        ("per-gpu", "Throughput per rank", "samples/s", {"samples/s": lambda row: row.samples_s_per_gpu}),
         ("tokens", "Tokens", "tokens/s, all ranks", {"tokens/s": lambda row: row.tokens_s}),
         ("mfu", "Model FLOPs utilisation", "%", {"MFU": lambda row: _times(row.mfu)}),
         ("scaling", "Scaling efficiency", "%", {"efficiency": lambda row: _times(row.scaling_efficiency)}),
