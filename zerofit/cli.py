@@ -323,6 +323,7 @@ def prepare(
 ) -> None:
     """Check language data of any form, and write it as shards for sft and grpo."""
     with _reported(debug):
+        from zerofit.launch import pages
         from zerofit.prepare.mapping import parse_fields
         from zerofit.prepare.options import Options
         from zerofit.prepare.pipeline import prepare as start
@@ -342,6 +343,9 @@ def prepare(
                 **lists,  # type: ignore[arg-type]
             )
         )
+        page = pages.make(output)
+        if page is not None:
+            typer.echo(f"page: {page}")
 
 
 OneOrAll = Annotated[

@@ -36,13 +36,16 @@ def test_prepare(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "401 rows of question/answer (GSM8K)" in done.stdout
     assert "train.jsonl:402: not JSON" in done.stdout
-    assert done.stdout.splitlines()[-1] == "next: zerofit train RECIPE data.path=out"
+    assert done.stdout.splitlines()[-1] == "page: out/report.html"
     figures = json.loads((tmp_path / "out" / "prepare.json").read_text())
     table = pq.read_table(tmp_path / "out" / "part-00000.parquet").to_pylist()
     assert figures["rows"]["read"] == 402
     assert figures["duplicates"]["exact"] >= 1
     assert figures["overlap"]["kinds"]["question"]["rows"] == 3
     assert len(table) == figures["rows"]["kept"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    for said in (f"{figures['rows']['kept']:,}", "of 402 read", "train.jsonl:402", "shared with the evaluation data"):
+        assert said in page
     assert all(row["messages"][-1]["content"].endswith(f"#### {row['answer']}") for row in table)
     refused(zerofit("prepare", "train.jsonl", "--output", "out", cwd=tmp_path), "out exists", "--output")
     strict = ("prepare", "train.jsonl", "--output", "strict", "--on-bad-row", "fail")

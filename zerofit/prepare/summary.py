@@ -31,7 +31,6 @@ def summary(options: Options, record: dict[str, Any], rate: float) -> str:
     text.append(
         f"wrote {shown}: {_count(len(record['shards']), 'shard')}, {size:,.1f} MiB; figures in {shown}/prepare.json"
     )
-    text.append(f"next: zerofit train RECIPE data.path={shown}")
     return "\n".join(text)
 
 
