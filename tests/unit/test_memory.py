@@ -23,7 +23,7 @@ def test_host_peak_holds_what_was_freed_until_it_is_reset() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak cannot be reset")
-def test_figures_that_are_held_do_not_grow() -> None:
+def test_figures_that_are_held_do_not_grow_until_they_go_on() -> None:
     peak = Peak(torch.device("cpu"))
     peak.hold()
     held = peak.figures()
@@ -31,6 +31,11 @@ def test_figures_that_are_held_do_not_grow() -> None:
     del block
     assert peak.figures() == held
     assert host_peak() / GIB > held["host_rss_gib"] + 0.1
+    peak.go_on()
+    assert held["host_rss_gib"] <= peak.figures()["host_rss_gib"] < held["host_rss_gib"] + 0.1
+    block = bytearray(b"x" * 256 * 2**20)
+    del block
+    assert peak.figures()["host_rss_gib"] > held["host_rss_gib"] + 0.1
 
 
 @pytest.mark.gpu

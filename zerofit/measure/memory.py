@@ -18,7 +18,8 @@ class Peak:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._held: dict[str, float] | None = None
+        self._before: dict[str, float] = {}
+        self._held = False
         self.reset()
 
     def reset(self) -> None:
@@ -31,17 +32,23 @@ class Peak:
 
     def figures(self) -> dict[str, float]:
         """GiB: host_rss_gib (resident memory of this process) and on CUDA peak_alloc_gib and peak_reserved_gib."""
-        if self._held is not None:
-            return dict(self._held)
+        if self._held:
+            return dict(self._before)
         figures = {"host_rss_gib": host_peak() / GIB}
         if self.device.type == "cuda":
             figures["peak_alloc_gib"] = torch.cuda.max_memory_allocated(self.device) / GIB
             figures["peak_reserved_gib"] = torch.cuda.max_memory_reserved(self.device) / GIB
-        return {name: round(value, 4) for name, value in figures.items()}
+        return {name: round(max(value, self._before.get(name, 0.0)), 4) for name, value in figures.items()}
 
     def hold(self) -> None:
         """Let the figures stand as they are: what comes next, a profiler, takes memory that is not training's."""
-        self._held = self.figures()
+        self._before, self._held = self.figures(), True
+
+    def go_on(self) -> None:
+        """Where they were held, count again from now on, on top of them."""
+        if self._held:
+            self._held = False
+            self.reset()
 
 
 def host_peak() -> int:

@@ -196,7 +196,7 @@ def prepare(spec: RunSpec, device: torch.device, store: Store, resume: Path | No
 
     trainer.add_callback(Ready(ready))
     if spec.recipe.profile is not None:
-        trainer.add_callback(Untraced(peak, spec.recipe.profile.steps[0]))
+        trainer.add_callback(Untraced(peak, *spec.recipe.profile.steps))
         trainer.add_callback(Profiled(Window(spec.recipe.profile, spec.run_dir / "profile", device)))
     progress = Progress(spec.batches.total_steps)
     records = Records(

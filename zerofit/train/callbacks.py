@@ -76,16 +76,19 @@ class Pulse(TrainerCallback):
 
 
 class Untraced(TrainerCallback):
-    """Keeps what tracing takes out of the peaks of memory; to be called before it begins, which is at step `first`."""
+    """Keeps what tracing steps `first` to `last` takes out of the peaks of memory; to be called before that begins."""
 
-    def __init__(self, peak: Peak, first: int) -> None:
-        self.peak, self.first, self._seen = peak, first, 0
+    def __init__(self, peak: Peak, first: int, last: int) -> None:
+        self.peak, self.first, self.last, self._seen = peak, first, last, 0
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if state.global_step + 1 == self.first and self._seen >= WHOLE:
+        step = state.global_step + 1
+        if step == self.first and self._seen >= WHOLE:
             self.peak.hold()
+        elif step == self.last + 1:
+            self.peak.go_on()
         self._seen += 1
 
 
