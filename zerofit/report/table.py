@@ -30,6 +30,8 @@ def training(run_dir: Path, page: Path | None = None) -> str:
     result = json.loads((run_dir / "result.json").read_text(encoding="utf-8"))
     saved = any(run_dir.glob("checkpoints/step-*"))
     after = [("next", f"zerofit eval {shown}")] if saved else []
+    if any(run_dir.glob("profile/rank-*.json.gz")):
+        after.append(("" if saved else "next", f"zerofit trace {shown}"))
     return _aligned([*_figures(result), ("run directory", shown), *_page(page), *after])
 
 
