@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from zerofit.report.trace import spans
+from zerofit.report.trace.cpu import computes
 from zerofit.report.trace.events import Event, Trace
 from zerofit.report.trace.scan import STEP
 
@@ -46,7 +47,9 @@ def _on_gpu(kernels: list[Event]) -> float | None:
 def _on_cpu(events: list[Event], steps: list[Event]) -> float | None:
     thread = steps[0]["tid"]
     communication = _spans(event for event in events if event["name"].startswith("gloo:"))
-    computation = _spans(event for event in events if event["tid"] == thread and event["name"].startswith("aten::"))
+    computation = _spans(
+        event for event in events if event.get("cat") == "cpu_op" and event["tid"] == thread and computes(event["name"])
+    )
     return exposed_share(_spans(steps), communication, computation)
 
 

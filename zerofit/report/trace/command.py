@@ -52,7 +52,7 @@ def trace(
         _write(target, body)
         print(f"\nwritten: {os.path.relpath(target)}")
         if output is None:
-            print(f"page: {os.path.relpath(write_page(sources[0]))}")
+            _renew_page(sources[0])
     if merge is not None:
         print(f"all ranks in one trace: {os.path.relpath(merge)}, for https://ui.perfetto.dev")
     return _judged(gates, found[-1])
@@ -69,6 +69,14 @@ def analyse(source: Path, merge: Path | None = None) -> Analysis:
             write_merged(scanned, merge, step)
         found = gpu.analyse(scanned, step) if scanned.on_gpu else cpu.analyse(scanned, step)
         return described(replace(found, problems=scanned.problems, world_size=scanned.world_size))
+
+
+def _renew_page(run: Path) -> None:
+    """The run's page, which shows what was found; where it cannot be made that is a line."""
+    try:
+        print(f"page: {os.path.relpath(write_page(run))}")
+    except UserError as error:
+        print(f"no page: {error}")
 
 
 def _judged(gates: Sequence[Gate], found: Analysis) -> int:

@@ -12,8 +12,15 @@ from zerofit.report.trace.body import Analysis, Kernel, Rank, make_strip
 from zerofit.report.trace.scan import Scan, Scanned, Track
 
 COMPUTE, COMMUNICATE = "COMPUTATION", "COMMUNICATION"
-HANDING = "c10d::"
-"""Begins the names of operators that hand a collective over to the thread that does it."""
+HANDING = ("c10d::", "_c10d_functional::")
+"""Begin the names of operators that hand a collective over to the thread that does it, or wait for it."""
+AROUND = ("autograd::", "torch::autograd::")
+"""Begin the names of what runs other operators, or waits in hooks, and computes nothing itself."""
+
+
+def computes(name: str) -> bool:
+    """Whether the operator called `name` is computation."""
+    return not name.startswith((*HANDING, *AROUND))
 
 
 def analyse(scanned: Scanned, progress: Callable[[], None]) -> Analysis:
@@ -61,11 +68,9 @@ def _range(one: Scan, step: int | None = None) -> tuple[float, float]:
 
 
 def _busy(one: Scan) -> tuple[spans.Spans, spans.Spans]:
-    """When the main thread is in an operator, and when a collective is under way. Handing one over is neither."""
+    """When the main thread is in an operator that computes, and when a collective is under way."""
     track = one.operators
-    own = _main(one, track)
-    handing = np.array([name.startswith(HANDING) for name in one.names], dtype=bool)[np.array(track.name)]
-    chosen = own & ~handing
+    chosen = _main(one, track) & np.array([computes(name) for name in one.names], dtype=bool)[np.array(track.name)]
     compute = spans.union(np.array(track.start)[chosen], np.array(track.length)[chosen])
     return compute, spans.union(np.array(one.collectives.start), np.array(one.collectives.length))
 
