@@ -37,6 +37,10 @@ def test_the_best_head_is_chosen_on_held_out_images(run: Path) -> None:
     assert body["chosen"]["lr_scale"] == 1.0
     assert body["test"]["top1"] > 0.5
     assert body["features"]["reused"] is False
+    shown = json.loads((run / "test.json").read_text())
+    assert shown["confusion"] == body["test"]["confusion"]
+    assert len({one["index"] for one in shown["samples"]}) == 16
+    assert "held-out top-1" in (run / "report.html").read_text()
     (path,) = (run / "checkpoints").glob("step-*/model.safetensors")
     assert not any(name.startswith("backbone.") for name in load_file(path))
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

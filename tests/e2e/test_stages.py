@@ -75,10 +75,11 @@ def test_each_stage_is_a_run_that_starts_from_the_one_before(job: Path) -> None:
 
 
 def test_the_end_of_a_job_sums_up_each_stage(job: Path) -> None:
-    lines = (job.parents[1] / "output.txt").read_text().splitlines()[-3:]
+    lines = (job.parents[1] / "output.txt").read_text().splitlines()[-4:]
     assert [line.split()[0] for line in lines[:2]] == ["runs/two/01-tune", "runs/two/02-probe"]
     assert all("% top-1" in line and "wall time" in line for line in lines[:2])
-    assert lines[2].split() == ["next", "zerofit", "eval", "runs/two/02-probe"]
+    assert lines[2].split() == ["page", "runs/two/report.html"]
+    assert lines[3].split() == ["next", "zerofit", "eval", "runs/two/02-probe"]
 
 
 def test_what_is_there_is_not_trained_again(job: Path) -> None:

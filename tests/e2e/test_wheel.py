@@ -43,3 +43,4 @@ def test_the_wheel_works_where_it_is_installed(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     assert str(site) in done.stdout
     assert len(steps(tmp_path / "runs" / "digits")) == 2
+    assert (tmp_path / "runs" / "digits" / "report.html").exists()

@@ -20,6 +20,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from zerofit.config.errors import UserError
 from zerofit.report.pages.parts import Chart, Page
 
 ASSETS = Path(__file__).parent / "assets"
@@ -60,8 +61,8 @@ def as_json(value: Any) -> Markup:
 def _plotly() -> tuple[str, str]:
     """Plotly's bundle, gzip in base64, and its hash. The Python package is not imported: that is slow."""
     found = importlib.util.find_spec("plotly")
-    assert found is not None
-    assert found.submodule_search_locations is not None
+    if found is None or found.submodule_search_locations is None:
+        raise UserError("a page's charts are plotly's, which is not installed: pip install plotly")
     bundle = (Path(found.submodule_search_locations[0]) / "package_data" / "plotly.min.js").read_bytes()
     return base64.b64encode(gzip.compress(bundle, 6, mtime=0)).decode(), _hash(bundle)
 

@@ -176,20 +176,21 @@ def _heads(run: Run) -> Table | None:
     heads = run.result.get("heads")
     if not heads:
         return None
-    head = ("learning rate ×", "BatchNorm", "held-out top-1", "held-out loss", "")
+    head = ("learning rate ×", "BatchNorm", "held-out top-1", "held-out loss", "training loss", "")
     chosen = run.result.get("chosen")
     rows = [
         (
-            number(one["lr_scale"]),
-            "with" if one["batch_norm"] else "without",
-            percent(one["top1"], 2),
-            fixed(one["loss"], 4),
+            number(finite(one.get("lr_scale"))),
+            "with" if one.get("batch_norm") else "without",
+            percent(finite(one.get("top1")), 2),
+            fixed(finite(one.get("held_out_loss")), 4),
+            fixed(finite(one.get("loss")), 4),
             "chosen" if one == chosen else "",
         )
         for one in heads
     ]
     strong = [i for i, one in enumerate(heads) if one == chosen]
-    return Table("Heads", head, rows, words=(1, 4), strong=strong)
+    return Table("Heads", head, rows, words=(1, 5), strong=strong)
 
 
 def _evaluations(run: Run) -> Table | None:
