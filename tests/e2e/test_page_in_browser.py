@@ -162,9 +162,8 @@ def test_another_size_and_other_colours_leave_the_axes_as_they_are(pages: dict[s
         (plot) => ["xaxis", "yaxis"].map((axis) => plot._fullLayout[axis].range))"""
     before = one.page.evaluate(ranges)
     one.page.set_viewport_size({"width": 900, "height": 1500})
-    one.page.wait_for_function(
-        "document.querySelector('#plot-loss').clientWidth === document.querySelector('#plot-loss')._fullLayout.width"
-    )
+    width = one.page.evaluate("document.querySelector('#plot-loss').clientWidth")
+    one.page.wait_for_selector(f"#plot-loss svg.main-svg[width='{width}']")
     one.page.locator("#theme").click()
     after = one.page.evaluate(ranges)
     assert [len(one) for one in before] == [2] * len(after)

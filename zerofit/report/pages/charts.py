@@ -103,6 +103,7 @@ def lines(
         "xaxis": {"title": {"text": x_title}, "hoverformat": ",d", "tickformat": ",~r"},
         "yaxis": {"type": "log" if log else "linear", "rangemode": "tozero" if zero else "normal"},
         "hovermode": "x unified",
+        "hoverdistance": -1,  # the nearest step, however far it is
     }
     if log:
         layout["yaxis"].update(_ticks(series))
@@ -248,7 +249,9 @@ def _ticks(series: Sequence[Series]) -> dict[str, Any]:
     decades = float(np.log10(values.max() / values.min())) if len(values) else 0.0
     if decades > 2:
         return {"tickformat": "~e", "dtick": 1}
-    return {"dtick": "D2"} if decades > 1 else {}
+    if decades > 1:
+        return {"dtick": "D2"}
+    return {"tickformat": ".1~e"} if len(values) and values.max() < 1e-3 else {}
 
 
 def _course(series: Series) -> str:

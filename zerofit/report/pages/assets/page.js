@@ -76,6 +76,7 @@
   function layout(own, theme, width, names) {
     const axis = {
       gridcolor: theme.grid, linecolor: theme.line, zerolinecolor: theme.line, tickcolor: theme.line, tickangle: 0,
+      exponentformat: "e", minexponent: 5, separatethousands: true,
       fixedrange: touch, title: { standoff: 8, font: { size: 12, color: theme.soft } }, tickfont: { size: 12, color: theme.soft },
     };
     const merged = (extra, more) => ({ ...axis, ...more, ...extra, title: { ...axis.title, ...(extra?.title ?? {}) } });
