@@ -63,7 +63,7 @@ def lines(
     series: Sequence[Series],
     *,
     x_title: str = "optimizer step",
-    decimals: int = 3,
+    digits: int = 4,
     log: bool = False,
     zero: bool = False,
     note: str = "",
@@ -75,6 +75,7 @@ def lines(
     keys: list[Key] = []
     colour = 0
     pending: list[int] = []
+    said = "%{y:.3~g}" if log else f"%{{y:,.{digits}~r}}"
     for one in series:
         own = colour if one.colour is None else one.colour
         x, y = thin(one.x, one.y)
@@ -89,7 +90,7 @@ def lines(
             "line": {"width": 1 if one.style == "faint" else 2, "dash": dash},
             "marker": {"symbol": MARKS[own % len(MARKS)], "size": 6},
             "opacity": 0.35 if one.style == "faint" else 1,
-            "hovertemplate": f"%{{y:,.{decimals}~r}}" if not log else "%{y:.3~g}",
+            "hovertemplate": said + (" at %{x:,d}" if one.style == "marked" else ""),
             "meta": {"colour": own},
         }
         if one.style == "faint":
@@ -100,7 +101,13 @@ def lines(
             keys.append(Key(one.name, own, "line", dash, tuple(pending)))
             pending, colour = [], max(colour, own) + 1
     layout: dict[str, Any] = {
-        "xaxis": {"title": {"text": x_title}, "hoverformat": ",d", "tickformat": ",~r"},
+        "xaxis": {
+            "title": {"text": x_title},
+            "hoverformat": ",d",
+            "tickformat": ",~r",
+            "showspikes": True,
+            "unifiedhovertitle": {"text": f"{x_title} %{{x:,d}}"},
+        },
         "yaxis": {"type": "log" if log else "linear", "rangemode": "tozero" if zero else "normal"},
         "hovermode": "x unified",
         "hoverdistance": -1,  # the nearest step, however far it is

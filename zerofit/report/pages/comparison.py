@@ -290,7 +290,7 @@ def losses(whole: Comparison) -> Section | None:
     if not rows:
         return None
     series = [Series(row.label, *_curve(row.loss)) for row in rows]
-    parts: list[Part] = [lines("loss", "Training loss", "nats", series, wide=True, decimals=5)]
+    parts: list[Part] = [lines("loss", "Training loss", "nats", series, wide=True, digits=7)]
     base = next((row for row in rows if row.label == whole.baseline), None)
     if base is not None:
         apart = [

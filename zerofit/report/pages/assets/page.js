@@ -76,7 +76,7 @@
   function layout(own, theme, width, names) {
     const axis = {
       gridcolor: theme.grid, linecolor: theme.line, zerolinecolor: theme.line, tickcolor: theme.line, tickangle: 0,
-      exponentformat: "e", minexponent: 5, separatethousands: true,
+      exponentformat: "e", minexponent: 5, separatethousands: true, showspikes: false, spikecolor: theme.soft, spikethickness: 1, spikedash: "solid",
       fixedrange: touch, title: { standoff: 8, font: { size: 12, color: theme.soft } }, tickfont: { size: 12, color: theme.soft },
     };
     const merged = (extra, more) => ({ ...axis, ...more, ...extra, title: { ...axis.title, ...(extra?.title ?? {}) } });
@@ -85,12 +85,12 @@
     if (xaxis?.ticktext && width < 14 * xaxis.ticktext.length + 160) across.showticklabels = false;
     const family = getComputedStyle(document.body).fontFamily;
     const result = {
-      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family, size: 12, color: theme.ink },
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: theme.card, font: { family, size: 12, color: theme.ink },
       margin: margins({ ...own, xaxis: across }, family, names), showlegend: false, hovermode: "closest", dragmode: touch ? false : "zoom", bargap: 0.32,
       hoverlabel: { bgcolor: theme.card, bordercolor: theme.line, font: { color: theme.ink, size: 12 } },
       annotations: [], shapes: [], ...rest, xaxis: merged(across, { nticks: Math.max(5, Math.round(width / 80)) }), yaxis: merged(yaxis, {}),
     };
-    if (yaxis?.labels) Object.assign(result.yaxis, { tickfont: { size: 12, color: theme.ink }, gridcolor: "rgba(0,0,0,0)", labels: undefined, ticksuffix: "  " });
+    if (yaxis?.labels) Object.assign(result.yaxis, { tickfont: { size: 12, color: theme.ink }, gridcolor: "rgba(0,0,0,0)", labels: undefined, ticks: "outside", ticklen: 8, tickcolor: "rgba(0,0,0,0)" });
     if (limit) {
       result.shapes.push({ type: "line", xref: "x", yref: "paper", x0: limit.at, x1: limit.at, y0: 0, y1: 1, line: { color: theme.bad, width: 2, dash: "dash" } });
       result.annotations.push({ text: limit.text, xref: "x", yref: "paper", x: limit.at, y: 1, yanchor: "bottom", xanchor: "right", showarrow: false, font: { size: 12, color: theme.bad } });
