@@ -64,6 +64,11 @@ class Row:
         """The strategy, with its offload."""
         return self.strategy + self.offload
 
+    @property
+    def ran(self) -> bool:
+        """Whether it took its steps."""
+        return self.status == "ok"
+
 
 def offload_of(strategy: Strategy) -> str:
     """What the short form of a strategy adds for its offload."""

@@ -12,6 +12,7 @@ from zerofit.report.pages.configuration import here
 from zerofit.report.pages.files import PAGE, Read, parsed
 from zerofit.report.pages.parts import Chart, Code, Facts, Figure, Key, Notes, Page, Part, Section, Table, Tone
 from zerofit.report.pages.units import count, fixed, number, percent
+from zerofit.report.rows import Row
 
 MEMORY = ("weights", "gradients", "optimizer", "rest")
 """What a rank's peak is made of, from the axis outwards."""
@@ -24,45 +25,6 @@ class Machine(Read):
     name: str
     count: int
     memory_gib: float
-
-
-class Row(Read):
-    """A strategy."""
-
-    label: str
-    strategy: str
-    offload: str = ""
-    ranks: int
-    run: str = ""
-    """Its run directory, relative."""
-    status: str
-    why: str | None = None
-    needed_gib: float | None = None
-    micro_batch: int | None = None
-    accumulation: int | None = None
-    peak_allocated_gib: float | None = None
-    peak_reserved_gib: float | None = None
-    host_gib: float | None = None
-    memory: dict[str, float] | None = None
-    samples_s: float | None = None
-    samples_s_per_gpu: float | None = None
-    tokens_s: float | None = None
-    mfu: float | None = None
-    step_ms_p50: float | None = None
-    step_ms_p99: float | None = None
-    scaling_efficiency: float | None = None
-    exposed_communication_share: float | None = None
-    optimizer_share: float | None = None
-    data_share: float | None = None
-    loss: tuple[float | None, ...] = ()
-    loss_deviation: float | None = None
-    predicted_gib: float | None = None
-    max_micro_batch: int | None = None
-
-    @property
-    def ran(self) -> bool:
-        """Whether it took its steps."""
-        return self.status == "ok"
 
 
 class Comparison(Read):
