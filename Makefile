@@ -1,7 +1,7 @@
 # make setup   install everything into .venv (again only when pyproject.toml or constraints.txt changed)
 # make demo    train the main job on embedded data: all GPUs, or two processes on CPU
 # make test    the tests that need no GPU
-# make test-thorough  the others: whole tables, and what takes minutes
+# make test-thorough  the others: what takes minutes
 # make test-faults    the fault suite and the table of resumes from any strategy to any, of which those are a selection
 # make check   format, lint, types, imports
 .DEFAULT_GOAL := setup

@@ -10,7 +10,8 @@ from typing import Any
 import psutil
 import torch
 
-GIB = 2**30
+from zerofit.measure.memory import GIB
+
 EVERY = 1.0
 """Seconds between two samples."""
 
