@@ -7,27 +7,21 @@ Layers have 1 to 9 elements: on three ranks, of those with 1, 2 and 4 nothing is
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import torch
+from ranks import be_rank
 from torch import Tensor
 
-from zerofit.launch import failure, group
-from zerofit.launch.environment import World, outer_world
+from zerofit.launch.environment import World
 from zerofit.train.lars import Lars, real_elements
 
-
-def main() -> None:
-    world = outer_world(os.environ)
-    assert world is not None
-    failure.guard(world.rank, Path(sys.argv[1]), lambda: compare(world))
+LIMIT = 300.0  # seconds
 
 
 def compare(world: World) -> None:
     """Fails where a shard is not what the whole layer says."""
-    group.join(world, "cpu")
     torch.manual_seed(0)  # every rank has the same whole layers
     whole = [torch.randn(1, numel).requires_grad_() for numel in range(1, 10)]
     shards = [shard_of(layer, world) for layer in whole]
@@ -42,7 +36,6 @@ def compare(world: World) -> None:
         real = real_elements(layer.numel(), shard.numel(), world.rank)
         torch.testing.assert_close(shard[:real], shard_of(layer, world)[:real])
         assert shard[real:].isnan().all()
-    group.leave()
 
 
 def lars(held: list[Tensor], whole: list[Tensor], flat_sharded: bool) -> Lars:
@@ -63,4 +56,4 @@ def shard_of(whole: Tensor, world: World) -> Tensor:
 
 
 if __name__ == "__main__":
-    main()
+    be_rank(Path(sys.argv[1]), compare, limit=LIMIT)
