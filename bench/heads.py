@@ -25,7 +25,7 @@ from zerofit.data.cache import Features
 from zerofit.measure.knn import knn_top1
 from zerofit.plan.batch import make_batches
 from zerofit.plan.hardware import detect
-from zerofit.plan.spec import DataFacts, RunSpec
+from zerofit.plan.spec import ImageFacts, RunSpec
 from zerofit.train.heads import train_heads
 
 
@@ -43,7 +43,7 @@ def plan(options: argparse.Namespace) -> RunSpec:
         }
     )
     classes = tuple(str(i) for i in range(options.classes))
-    facts = DataFacts(
+    facts = ImageFacts(
         classes=classes,
         train=options.samples,
         validation=options.samples // 5,

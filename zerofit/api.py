@@ -33,7 +33,7 @@ from zerofit.models.pretrained import locate
 from zerofit.plan.build import make_plan
 from zerofit.plan.hardware import detect
 from zerofit.plan.shapes import SHAPES
-from zerofit.plan.spec import DataFacts, Hardware
+from zerofit.plan.spec import Hardware, ImageFacts
 from zerofit.prove.compare import STEPS, STRATEGIES, compare_strategies
 from zerofit.report.comparison import COMPARE_FILE
 from zerofit.report.figures import figures, profile
@@ -94,15 +94,15 @@ def load_vit_model(
         place = "strategy.activation_checkpointing"
         given.append(argument(call, "enable_gradient_checkpointing", place, "full"))
     recipe = recipe_of(call, PLACEHOLDERS, given)
-    if recipe.data.classes is None:
+    if recipe.images.classes is None:
         raise UserError(f"{call}(num_labels=None): takes the number of classes")
-    facts = DataFacts(
-        classes=tuple(str(label) for label in range(recipe.data.classes)),
+    facts = ImageFacts(
+        classes=tuple(str(label) for label in range(recipe.images.classes)),
         train=1,
         validation=1,
         test=1,
         validation_from="test",
-        image_size=recipe.model.image_size or size,
+        image_size=recipe.image_model.image_size or size,
     )
     # Fresh weights are drawn where a run draws them: CPU and GPU draw different numbers.
     spec = make_plan(recipe, facts=facts, hardware=detect(), ranks=1, run_dir=Path("runs"))
@@ -208,7 +208,7 @@ def run_training_experiment(
     }
     recipe = recipe_of(call, base, given)
     if recipe.name is None:
-        recipe = recipe.model_copy(update={"name": f"{recipe.data.source}-{recipe.strategy.name}"})
+        recipe = recipe.model_copy(update={"name": f"{recipe.images.source}-{recipe.strategy.name}"})
     launch = _run(recipe, world_size)
     result = figures(launch.run_dir) | {"strategy": strategy, "world_size": world_size}
     if enable_profiling:

@@ -11,7 +11,7 @@ from zerofit.config.data import Data
 from zerofit.config.schema import Recipe
 from zerofit.data.images import describe
 from zerofit.plan.build import make_plan
-from zerofit.plan.spec import DataFacts, Hardware, RunSpec
+from zerofit.plan.spec import Hardware, ImageFacts, RunSpec
 
 CPU = Hardware(device="cpu", count=1, name="CPU", memory_gib=8.0, capability=None, cpus=2)
 STEPS = 30
@@ -84,7 +84,7 @@ def plan(made: Recipe, world: int, run_dir: Path) -> RunSpec:
 
 
 @cache
-def _facts(data: Data, image_size: int | None) -> DataFacts:
+def _facts(data: Data, image_size: int | None) -> ImageFacts:
     return describe(data, image_size, 0)
 
 

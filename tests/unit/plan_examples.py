@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from zerofit.config.schema import Recipe
-from zerofit.plan.spec import DataFacts, Hardware
+from zerofit.plan.spec import Hardware, ImageFacts
 
-FACTS = DataFacts(
+FACTS = ImageFacts(
     classes=tuple("0123456789"),
     train=1437,
     validation=360,

@@ -8,12 +8,12 @@ from plan_examples import CPU, FACTS, gpus
 from zerofit.config.load import load_job, recipe_names
 from zerofit.config.schema import Recipe
 from zerofit.plan.build import make_plan
-from zerofit.plan.spec import DataFacts
+from zerofit.plan.spec import ImageFacts
 
 STAGES = [(name, number) for name in recipe_names() for number in range(len(load_job(name).stages))]
 
 
-def facts_of(said: Recipe) -> DataFacts:
+def facts_of(said: Recipe) -> ImageFacts:
     """The embedded digits as they are; of other data, whose files are absent, invented ones."""
     if said.data.source == "digits":
         return FACTS

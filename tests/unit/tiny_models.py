@@ -12,7 +12,7 @@ from zerofit.config.schema import Recipe
 from zerofit.models.build import build_model
 from zerofit.models.classifier import ImageClassifier
 from zerofit.models.placement import WholePlacement
-from zerofit.plan.spec import Batches, DataFacts, Hardware, RunSpec
+from zerofit.plan.spec import Batches, Hardware, ImageFacts, RunSpec
 
 CPU = torch.device("cpu")
 LLAMA = {
@@ -64,7 +64,7 @@ def tiny_spec(
     return RunSpec(
         recipe=recipe,
         run_dir=Path("runs/test"),
-        data=DataFacts(
+        data=ImageFacts(
             classes=tuple(f"class {label}" for label in range(classes)),
             train=8,
             validation=4,

@@ -214,7 +214,7 @@ class RunStore:
         best = read_best(self.checkpoints)
         if best is None:
             return True
-        smaller = self.spec.recipe.evaluate.best_metric == "loss"
+        smaller = self.spec.recipe.best_metric == "loss"
         return value < best.value if smaller else value > best.value
 
     def _say(self, line: str) -> None:

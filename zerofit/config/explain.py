@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from zerofit.config.errors import did_you_mean
-from zerofit.config.fields import Place, choices, dotted, is_section, locate, names, tag
+from zerofit.config.fields import Place, choices, discriminator, dotted, is_section, locate, names, tags
 from zerofit.config.overrides import Override
 from zerofit.config.schema import Recipe
 from zerofit.config.yaml_lines import Document
@@ -98,7 +98,7 @@ def explain(error: ValidationError, origin: Origin) -> list[str]:
     for details in error.errors(include_url=False):
         place, kind = locate(details["loc"])
         if details["type"] in ("union_tag_invalid", "union_tag_not_found"):
-            place += ("kind",)
+            place += (details["ctx"]["discriminator"].strip("'"),)
         faults.setdefault(place, []).append((details, kind))
     # A list with a wrong entry is also reported as too short.
     wrong = [
@@ -155,7 +155,7 @@ def show(value: Any) -> str:
 
 
 def _tags(union: Any) -> list[str]:
-    return [name for name in map(tag, get_args(union)) if name]
+    return [name for section in get_args(union) for name in tags(section)]
 
 
 def _not_one_of(value: Any, allowed: Sequence[str]) -> str:
@@ -173,7 +173,7 @@ def _unknown(location: Sequence[str | int]) -> str:
     here = [*names(section), *(("stages",) if section is Recipe else ())]
     elsewhere = [field for field in dotted() if field.rpartition(".")[2] == word]
     if ".".join(map(str, place)) in elsewhere:
-        return f"is no field of kind {tag(section)}"
+        return f"is no field of {discriminator(section)} {' or '.join(tags(section))}"
     near = "" if elsewhere and section is Recipe else did_you_mean(word, here)
     if not near and elsewhere:
         near = f"; did you mean {elsewhere[0]}?"

@@ -21,25 +21,30 @@ def locate(location: Sequence[str | int]) -> tuple[Place, Any]:
     kind: Any = Recipe
     for part in location:
         if branches(kind):
-            kind = next((member for member in branches(kind) if tag(member) == part), None)
+            kind = next((member for member in branches(kind) if part in tags(member)), None)
         elif part != "[key]":
             place.append(part)
             kind = child(kind, part)
     return tuple(place), kind
 
 
-def tag(kind: Any) -> str | None:
-    """The value of `kind` that selects this section in a discriminated union."""
-    if not is_section(kind) or "kind" not in kind.model_fields:
-        return None
-    value: str = get_args(kind.model_fields["kind"].annotation)[0]
-    return value
+DISCRIMINATORS = ("kind", "source")
+"""Fields whose value selects a section of a union: of `model`, of `data`."""
+
+
+def tags(kind: Any) -> tuple[str, ...]:
+    """The values of its discriminator that select this section in a union."""
+    field = discriminator(kind)
+    return () if field is None else choices(kind.model_fields[field].annotation)
+
+
+def discriminator(kind: Any) -> str | None:
+    """The field of a section that selects it in a union; null for one that is in none."""
+    return next((name for name in DISCRIMINATORS if name in names(kind)), None)
 
 
 def is_section(kind: Any) -> bool:
     """Whether a type is a section of the recipe."""
-    if get_origin(kind) is not None:  # in Python 3.10 tuple[int] counts as a type
-        return False
     return isinstance(kind, type) and issubclass(kind, Section)
 
 

@@ -27,6 +27,9 @@ def schema_json() -> dict[str, Any]:
     strategy["anyOf"] = [{"enum": short_strategies(), "type": "string"}, mapping]
     track, to = schema["properties"]["track"], schema["$defs"]["Track"]["properties"]["to"]
     track["anyOf"] = [to["items"], {"items": to["items"], "type": "array"}, {"$ref": track.pop("$ref")}]
+    reward = schema["$defs"]["Reward"]
+    weighed = {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": {"type": "number"}}
+    schema["$defs"]["Reward"] = {"anyOf": [{"type": "string", "description": "The reward's name."}, reward, weighed]}
     rule = schema["$defs"]["Rule"]
     schema["$defs"]["Rule"] = {"anyOf": [{"type": "string", "description": "The rule's pattern."}, rule]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_with_stages(schema)}

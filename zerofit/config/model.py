@@ -66,16 +66,12 @@ class Lora(Section):
 
 
 class ModelSection(Section):
-    """Fields that every image model has."""
+    """Fields that every model has."""
 
     shape: str | dict[str, Any] | None = None
     """Name of a shape (`zerofit.plan.shapes`), or a mapping of transformers config fields; null with `pretrained`."""
     pretrained: str | None = None
     """Local directory or hub id whose weights are loaded; null builds the shape with fresh weights."""
-    image_size: Count | None = None
-    """Pixels per side that the model sees; null takes the pretrained model's or the data's."""
-    patch_size: Count | None = None
-    """Pixels per side of a patch; null takes the shape's."""
     dropout: Fraction = 0.0
     """Probability of every dropout in the model."""
     attention: Literal["auto", "eager", "sdpa", "flash"] = "auto"
@@ -94,14 +90,23 @@ class ModelSection(Section):
         return self
 
 
-class Vit(ModelSection):
+class ImageModel(ModelSection):
+    """Fields that every image model has."""
+
+    image_size: Count | None = None
+    """Pixels per side that the model sees; null takes the pretrained model's or the data's."""
+    patch_size: Count | None = None
+    """Pixels per side of a patch; null takes the shape's."""
+
+
+class Vit(ImageModel):
     """Transformers' ViT with a linear head."""
 
     kind: Literal["vit"]
     """`vit`"""
 
 
-class PatchLM(ModelSection):
+class PatchLM(ImageModel):
     """A decoder LLM as image backbone: Conv2d patches -> transformer blocks -> pooling -> linear head."""
 
     kind: Literal["patch_lm"]
@@ -112,4 +117,25 @@ class PatchLM(ModelSection):
     """Which patches a patch sees."""
 
 
-Model = Annotated[Vit | PatchLM, Field(discriminator="kind")]
+class CausalLM(ModelSection):
+    """A decoder language model with its LM head."""
+
+    kind: Literal["causal_lm"]
+    """`causal_lm`"""
+    tokenizer: str | None = None
+    """`bytes` (a token for each byte, made on the spot), a directory or a hub id; null: the one of `pretrained`."""
+    chat_template: str | None = None
+    """A Jinja file, or the name of a shipped template (`zerofit/recipes/templates/`); null: the tokenizer's own."""
+    quantize: Literal["nf4"] | None = None
+    """QLoRA (Dettmers et al. 2023): hold the frozen weights of the blocks' linear layers in 4 bits. Needs `lora`."""
+
+    @model_validator(mode="after")
+    def _frozen(self) -> CausalLM:
+        if self.quantize is not None and self.lora is None:
+            raise ValueError(f"quantize {self.quantize}: weights in 4 bits cannot be trained; give lora too")
+        if self.tokenizer is None and self.pretrained is None:
+            raise ValueError("a shape has no tokenizer of its own: give tokenizer, for example bytes")
+        return self
+
+
+Model = Annotated[Vit | PatchLM | CausalLM, Field(discriminator="kind")]

@@ -6,20 +6,31 @@ Frozen, and closed to unknown keys. Each field's docstring is its description in
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from zerofit.config.data import Data
-from zerofit.config.model import Model
+from zerofit.config.grpo import Grpo
+from zerofit.config.model import CausalLM, ImageModel, Model
 from zerofit.config.optimizer import Optimizer
 from zerofit.config.probe import Probe
 from zerofit.config.profile import Profile
 from zerofit.config.ranges import NO_BOOL, BelowOne, Count, Positive
 from zerofit.config.section import Section
+from zerofit.config.text import Text
 
 STRATEGIES = ("single", "ddp", "fsdp2", "zero1", "zero2", "zero3", "zeropp")
 ZERO_STAGE = {"zero1": 1, "zero2": 2, "zero3": 3, "zeropp": 3}
+LANGUAGE = ("sft", "grpo")
+"""Tasks on text."""
+METRICS = {
+    "classify": ("top1", "top5", "loss"),
+    "probe": ("top1", "top5", "loss"),
+    "sft": ("loss", "token_accuracy"),
+    "grpo": ("reward",),
+}
+"""Validation figures of each task; the first one names the best checkpoint unless the recipe says otherwise."""
 Tracker = Literal["trackio", "wandb", "tensorboard", "mlflow"]
 
 
@@ -160,8 +171,8 @@ class Evaluate(Section):
     """Evaluate the test split after the last step."""
     micro_batch: Count | None = None
     """Samples per rank and forward; null takes train.micro_batch."""
-    best_metric: Literal["top1", "top5", "loss"] = "top1"
-    """Which validation figure names the best checkpoint."""
+    best_metric: Literal["top1", "top5", "loss", "token_accuracy", "reward"] | None = None
+    """Which validation figure names the best checkpoint; null: the task's own (top1, loss, reward)."""
 
     @model_validator(mode="after")
     def _one(self) -> Evaluate:
@@ -210,15 +221,16 @@ class Recipe(Section):
     """Name of the run directory under `runs/`; null takes the recipe file's."""
     description: str = ""
     """One line for `zerofit recipes`."""
-    task: Literal["classify", "probe"] = "classify"
-    """Kind of work: fine-tune an image classifier, or train a head on a frozen backbone."""
+    task: Literal["classify", "probe", "sft", "grpo"] = "classify"
+    """Kind of work: fine-tune an image classifier, train a head on a frozen backbone, fine-tune a language model on
+    text, or let it learn from rewards of what it writes."""
     init_from: str | None = None
     """Where all weights come from, instead of `model.pretrained`'s or fresh ones: a run directory (its newest
     checkpoint; RUN@STEP: that one), a DeepSpeed checkpoint of any ZeRO stage, a .pth or safetensors file, or a Hugging
     Face directory."""
     model: Model
     """What is trained."""
-    data: Data
+    data: Annotated[Data | Text, Field(discriminator="source")]
     """On what."""
     train: Train
     """How long and how much at once."""
@@ -226,6 +238,8 @@ class Recipe(Section):
     """How it is optimized."""
     probe: Probe | None = None
     """The task probe's settings."""
+    grpo: Grpo | None = None
+    """The task grpo's settings."""
     strategy: Strategy = Strategy()
     """How the work is spread over ranks."""
     checkpoint: Checkpoint = Checkpoint()
@@ -248,14 +262,74 @@ class Recipe(Section):
 
     @field_validator("model")
     @classmethod
-    def _without_adapters(cls, value: Model, info: ValidationInfo) -> Model:
-        if value.lora is not None and info.data.get("task") == "probe":
+    def _of_the_task(cls, value: Model, info: ValidationInfo) -> Model:
+        task = info.data.get("task", "classify")
+        if value.lora is not None and task == "probe":
             raise ValueError("lora: a probe trains a head: export the merged model and probe that")
+        kinds = ("causal_lm",) if task in LANGUAGE else ("vit", "patch_lm")
+        if value.kind not in kinds:
+            raise ValueError(f"kind {value.kind} is no model for the task {task}, which takes {' or '.join(kinds)}")
         return value
 
-    @field_validator("probe")
+    @field_validator("data")
     @classmethod
-    def _of_a_probe(cls, value: Probe | None, info: ValidationInfo) -> Probe | None:
-        if value is not None and info.data.get("task") == "classify":
-            raise ValueError("settings of the task probe, and the task is classify; leave them out")
+    def _read_by_the_task(cls, value: Data | Text, info: ValidationInfo) -> Data | Text:
+        task = info.data.get("task", "classify")
+        wanted = Text if task in LANGUAGE else Data
+        if not isinstance(value, wanted):
+            sources = ", ".join(get_args(wanted.model_fields["source"].annotation))
+            raise ValueError(f"source {value.source} is nothing for the task {task}, which takes {sources}")
+        if task == "grpo" and isinstance(value, Text):
+            if value.source == "documents":
+                raise ValueError("source documents has no questions for the task grpo; use rows or arithmetic")
+            if value.packing:
+                raise ValueError("packing: the task grpo makes its own samples; leave it out")
         return value
+
+    @field_validator("probe", "grpo")
+    @classmethod
+    def _of_that_task(cls, value: Probe | Grpo | None, info: ValidationInfo) -> Probe | Grpo | None:
+        task = info.data.get("task", info.field_name)
+        if value is not None and task != info.field_name:
+            raise ValueError(f"settings of the task {info.field_name}, and the task is {task}; leave them out")
+        return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> Recipe:
+        if self.task == "grpo" and self.grpo is None:
+            raise ValueError("the task grpo needs the section grpo, which names the rewards")
+        if self.task in LANGUAGE and self.train.label_smoothing:
+            raise ValueError(f"train.label_smoothing: there is none in the task {self.task}; leave it out")
+        metric, known = self.evaluate.best_metric, METRICS[self.task]
+        if metric is not None and metric not in known:
+            raise ValueError(f"evaluate.best_metric: {metric} is no figure of the task {self.task}; {', '.join(known)}")
+        return self
+
+    @property
+    def best_metric(self) -> str:
+        """The validation figure that names the best checkpoint."""
+        return self.evaluate.best_metric or METRICS[self.task][0]
+
+    @property
+    def images(self) -> Data:
+        """`data` of a task on images."""
+        assert isinstance(self.data, Data)
+        return self.data
+
+    @property
+    def text(self) -> Text:
+        """`data` of a task on text."""
+        assert isinstance(self.data, Text)
+        return self.data
+
+    @property
+    def image_model(self) -> ImageModel:
+        """`model` of a task on images."""
+        assert isinstance(self.model, ImageModel)
+        return self.model
+
+    @property
+    def language_model(self) -> CausalLM:
+        """`model` of a task on text."""
+        assert isinstance(self.model, CausalLM)
+        return self.model

@@ -24,7 +24,7 @@ from zerofit.data.folder import open_folder
 from zerofit.data.food101 import open_food101
 from zerofit.data.hub import open_hub
 from zerofit.data.mnist import open_mnist
-from zerofit.plan.spec import DataFacts
+from zerofit.plan.spec import ImageFacts
 
 SOURCES: dict[str, Callable[[Data], Contents]] = {
     "digits": open_digits,
@@ -70,7 +70,7 @@ class Images(Dataset[tuple[Tensor, int]]):
         return self.split.name(int(self.items[index]))
 
 
-def describe(data: Data, image_size: int | None, seed: int) -> DataFacts:
+def describe(data: Data, image_size: int | None, seed: int) -> ImageFacts:
     """Classes and sizes of the splits; decodes one image at most.
 
     Raises UserError: nothing there, a class without images, other than `data.classes` classes, nothing to train on or
@@ -85,7 +85,7 @@ def describe(data: Data, image_size: int | None, seed: int) -> DataFacts:
         )
     origin = _validation_from(data, contents)
     train, items = _select(data, contents, "train", seed)
-    return DataFacts(
+    return ImageFacts(
         classes=contents.classes,
         train=len(items),
         validation=len(_select(data, contents, "validation", seed)[1]),
@@ -95,7 +95,7 @@ def describe(data: Data, image_size: int | None, seed: int) -> DataFacts:
     )
 
 
-def open_split(data: Data, facts: DataFacts, split: SplitName, seed: int) -> Images:
+def open_split(data: Data, facts: ImageFacts, split: SplitName, seed: int) -> Images:
     """The images of a split. Raises UserError where the data is no longer what `facts` describe."""
     contents = SOURCES[data.source](data)
     if contents.classes != facts.classes:

@@ -17,7 +17,7 @@ from zerofit.data.images import describe, open_split
 from zerofit.data.loader import Loader, eval_loader, train_loader
 from zerofit.data.order import EvalOrder, TrainOrder
 from zerofit.plan.batch import make_batches
-from zerofit.plan.spec import DataFacts
+from zerofit.plan.spec import ImageFacts
 
 Pair = tuple[Tensor, Tensor]
 SOURCES_BY_CLASS = {
@@ -36,7 +36,7 @@ class Description(Section):
 
     data: Data
     """The recipe's section."""
-    facts: DataFacts
+    facts: ImageFacts
     """What the data was found to hold; its image_size is that of the batches."""
     batch_size: int
     """Images in a batch."""
@@ -75,8 +75,8 @@ def image_loaders(recipe: Recipe) -> tuple[ImageLoader, ImageLoader]:
     Augmented as a run would, but for mixup and CutMix, which mix labels too. The test images are those of validation
     where the data has no test split. Raises UserError for data that cannot be used, and for less than a batch of it.
     """
-    data, seed = recipe.data, recipe.train.seed
-    facts = describe(data, recipe.model.image_size, seed)
+    data, seed = recipe.images, recipe.train.seed
+    facts = describe(data, recipe.image_model.image_size, seed)
     if facts.train < recipe.train.micro_batch:
         raise UserError(
             f"create_data_loaders(batch_size={recipe.train.micro_batch}): there are {facts.train} training samples, so "

@@ -31,14 +31,14 @@ def evaluate(spec: RunSpec, checkpoint: Path, data: Data | None) -> dict[str, An
     model = build_model(spec, engine.placement(), engine.compute_dtype, weights=checkpoint / WEIGHTS)
     model.eval()
     with engine.autocast():
-        return {"split": split, **count(model, spec, data or spec.recipe.data, images, device)}
+        return {"split": split, **count(model, spec, data or spec.recipe.images, images, device)}
 
 
 def _images(spec: RunSpec, data: Data | None) -> tuple[SplitName, Images]:
     """Of the run's own data, even where `data` reads it otherwise, what was not trained on; of other data, its best."""
-    own = spec.recipe.data
+    own = spec.recipe.images
     if data is not None and data.model_dump(include=PLACE) != own.model_dump(include=PLACE):
-        return open_for_evaluation(data, spec.data.classes, spec.data.image_size)
-    split: SplitName = "test" if spec.data.test else "validation"
+        return open_for_evaluation(data, spec.images.classes, spec.images.image_size)
+    split: SplitName = "test" if spec.images.test else "validation"
     reading = (data or own).model_copy(update={"validation": own.validation, "limit": own.limit})
-    return split, open_split(reading, spec.data, split, spec.recipe.train.seed)
+    return split, open_split(reading, spec.images, split, spec.recipe.train.seed)

@@ -198,7 +198,7 @@ def _word(facts: dict[str, Any], name: str) -> str:
 
 
 def _value(spec: RunSpec, best: Best) -> str:
-    return f"{spec.recipe.evaluate.best_metric} {best.value:.4f}"
+    return f"{spec.recipe.best_metric} {best.value:.4f}"
 
 
 def _written(path: Path) -> str:

@@ -62,7 +62,7 @@ def other_data(recipe: Recipe, words: Sequence[str]) -> Data | None:
     other = [line for line in changed_fields(recipe, asked) if not line.startswith("data.")]
     if other:
         raise UserError("\n".join(["--data changes data fields alone, not these:", *other]))
-    return asked.data
+    return asked.images
 
 
 def chosen_checkpoint(run_dir: Path, step: int | None) -> Path:

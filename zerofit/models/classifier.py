@@ -51,7 +51,7 @@ class ImageClassifier(nn.Module, ABC):
         self.backbone = backbone
         probe = spec.recipe.probe
         self.head_norm = nn.BatchNorm1d(width, eps=1e-6, affine=False) if probe and probe.batch_norm else None
-        self.head = nn.Linear(width, len(spec.data.classes))
+        self.head = nn.Linear(width, len(spec.images.classes))
         self.head_std = None if probe is None else probe.head_std
         self.blocks_name = f"backbone.{name_of_blocks(backbone)}"
 

@@ -11,7 +11,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from zerofit.config.errors import UserError, did_you_mean
-from zerofit.plan.spec import RunSpec
+from zerofit.plan.spec import ImageFacts, RunSpec
 
 ATTENTION = {"auto": None, "eager": "eager", "sdpa": "sdpa", "flash": "flash_attention_2"}
 """None lets transformers choose: sdpa, or eager for the few families that have no sdpa."""
@@ -35,8 +35,9 @@ def make_config(spec: RunSpec, directory: Path | None) -> PreTrainedConfig:
     if attention == "flash":
         _check_flash(spec)
     config._attn_implementation = ATTENTION[attention]
-    config.id2label = dict(enumerate(spec.data.classes))
-    config.label2id = {name: label for label, name in enumerate(spec.data.classes)}
+    if isinstance(spec.data, ImageFacts):
+        config.id2label = dict(enumerate(spec.data.classes))
+        config.label2id = {name: label for label, name in enumerate(spec.data.classes)}
     return config
 
 

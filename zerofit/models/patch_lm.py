@@ -50,7 +50,7 @@ class PatchLMClassifier(ImageClassifier):
     def __init__(self, config: PreTrainedConfig, spec: RunSpec, compute_dtype: torch.dtype) -> None:
         model = spec.recipe.model
         assert isinstance(model, PatchLM)
-        image_size, patch_size = model.image_size or spec.data.image_size, patch_size_of(spec)
+        image_size, patch_size = model.image_size or spec.images.image_size, patch_size_of(spec)
         patches = patches_per_image(image_size, patch_size)
         tokens = patches + (model.pool == "cls")
         check_positions(config, tokens)
@@ -106,7 +106,7 @@ def patch_lm_config(config: PreTrainedConfig, spec: RunSpec) -> PreTrainedConfig
 
 def patch_size_of(spec: RunSpec) -> int:
     """Pixels per side of a patch: the recipe's, else the shape's. Raises UserError where neither says."""
-    size = spec.recipe.model.patch_size or (spec.shape or {}).get("patch_size")
+    size = spec.recipe.image_model.patch_size or (spec.shape or {}).get("patch_size")
     if size is None:
         raise UserError("model.patch_size: a decoder language model has none of its own; give the pixels per side")
     return int(size)

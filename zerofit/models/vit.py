@@ -57,7 +57,7 @@ def vit_config(config: PreTrainedConfig, spec: RunSpec) -> PreTrainedConfig:
             f"model: a ViT here sees 3 channels in square patches, not {config.num_channels} in patches of "
             f"{config.patch_size}"
         )
-    wanted = spec.recipe.model.patch_size
+    wanted = spec.recipe.image_model.patch_size
     if wanted is not None:
         if spec.recipe.model.pretrained is not None and wanted != config.patch_size:
             raise UserError(
@@ -65,7 +65,7 @@ def vit_config(config: PreTrainedConfig, spec: RunSpec) -> PreTrainedConfig:
                 "side, which cannot change; leave it out"
             )
         config.patch_size = wanted
-    config.image_size = spec.recipe.model.image_size or spec.data.image_size
+    config.image_size = spec.recipe.image_model.image_size or spec.images.image_size
     return config
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from zerofit.config.errors import UserError
 from zerofit.config.optimizer import Warmup
 from zerofit.config.schema import Checkpoint, Evaluate, Recipe
-from zerofit.plan.spec import Batches, DataFacts
+from zerofit.plan.spec import Batches, ImageFacts, TextFacts
 
 
-def make_batches(recipe: Recipe, facts: DataFacts, ranks: int) -> Batches:
+def make_batches(recipe: Recipe, facts: ImageFacts | TextFacts, ranks: int) -> Batches:
     """Sizes in samples, lengths in optimizer steps.
 
     An epoch is `train samples // global_batch` steps: the remainder is left out. Raises UserError where the global

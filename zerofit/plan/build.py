@@ -14,7 +14,7 @@ from zerofit.plan.batch import make_batches
 from zerofit.plan.deepspeed import make_deepspeed
 from zerofit.plan.precision import resolve_precision
 from zerofit.plan.shapes import resolve_shape
-from zerofit.plan.spec import DataFacts, Hardware, RunSpec
+from zerofit.plan.spec import Hardware, ImageFacts, RunSpec, TextFacts
 from zerofit.plan.versions import git_revision, versions
 
 # Below: gradients are clipped unasked, and gradients of micro-batches get lost; above: not read yet.
@@ -25,7 +25,7 @@ INSTALL_DEEPSPEED = "pip install 'deepspeed>=0.19.3,<0.20'"
 def make_plan(
     recipe: Recipe,
     *,
-    facts: DataFacts,
+    facts: ImageFacts | TextFacts,
     hardware: Hardware,
     ranks: int,
     run_dir: Path,

@@ -9,8 +9,8 @@ from zerofit.config.schema import Recipe
 from zerofit.config.section import Section
 
 
-class DataFacts(Section):
-    """What the data set was found to hold."""
+class ImageFacts(Section):
+    """What a set of images was found to hold."""
 
     classes: tuple[str, ...]
     """Class names, in label order."""
@@ -24,6 +24,37 @@ class DataFacts(Section):
     """Where the validation samples come from: a split of their own, held out of train, or the test split itself."""
     image_size: int
     """Pixels per side that batches have: the recipe's, or the first training image's longer side."""
+
+
+class TextFacts(Section):
+    """What text was found to hold once it was cut into samples."""
+
+    train: int
+    """Training samples: rows, or packs of them; prompts for the task grpo."""
+    validation: int
+    """Validation samples."""
+    test: int
+    """Test samples; 0 where there are none."""
+    validation_from: Literal["split", "train", "test"]
+    """Where the validation samples come from: rows of their own, held out of train, or the test rows."""
+    rows: int
+    """Training rows in those samples."""
+    tokens: int
+    """Tokens of the training samples, without padding."""
+    targets: int
+    """Of these, tokens that are learnt."""
+    longest: int
+    """Tokens of the longest sample of any split."""
+    left_out: int
+    """Training rows that are not in: too long, or nothing in them to learn."""
+    vocabulary: int
+    """Rows that the embedding needs: the tokenizer's highest id and one."""
+    pad: int
+    """Token id that fills samples up."""
+    stops: tuple[int, ...]
+    """Token ids that end a completion."""
+    samples: Path
+    """Directory where the samples lie (data/samples.py), absolute."""
 
 
 class Hardware(Section):
@@ -77,7 +108,7 @@ class RunSpec(Section):
     """What the user said, overrides included."""
     run_dir: Path
     """Absolute path of the run directory."""
-    data: DataFacts
+    data: ImageFacts | TextFacts
     """What the data was found to hold."""
     hardware: Hardware
     """What the run was planned for."""
@@ -103,6 +134,18 @@ class RunSpec(Section):
     """Versions of python, zerofit and the libraries whose numbers matter."""
     git: str | None
     """Revision of the working directory's repository, with `+changes` where it has any."""
+
+    @property
+    def images(self) -> ImageFacts:
+        """`data` of a task on images."""
+        assert isinstance(self.data, ImageFacts)
+        return self.data
+
+    @property
+    def text(self) -> TextFacts:
+        """`data` of a task on text."""
+        assert isinstance(self.data, TextFacts)
+        return self.data
 
 
 def origin_of(spec: RunSpec) -> str:

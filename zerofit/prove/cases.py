@@ -14,7 +14,7 @@ from zerofit.config.profile import Profile
 from zerofit.config.schema import ZERO_STAGE, Recipe, parse_strategy
 from zerofit.launch.dispatch import default_ranks
 from zerofit.launch.recipe import override
-from zerofit.plan.spec import DataFacts, Hardware
+from zerofit.plan.spec import Hardware, ImageFacts, TextFacts
 
 TRACED = 3
 """Steps at the end that are traced, for the exposed communication; of short runs a third."""
@@ -63,7 +63,14 @@ def cases(strategies: str, worlds: str | None, hardware: Hardware, recipe: Recip
 
 
 def recipe_of(
-    base: Recipe, case: Case, facts: DataFacts, run_dir: Path, *, steps: int, traced: bool, micro: int | None = None
+    base: Recipe,
+    case: Case,
+    facts: ImageFacts | TextFacts,
+    run_dir: Path,
+    *,
+    steps: int,
+    traced: bool,
+    micro: int | None = None,
 ) -> Recipe:
     """`base` under that strategy, for so many steps and nothing besides; with `micro` of one such batch a rank.
 
@@ -93,7 +100,7 @@ def window(steps: int) -> tuple[int, int]:
     return steps - min(TRACED, max(1, steps // 3)) + 1, steps
 
 
-def _warmup(recipe: Recipe, facts: DataFacts, steps: int) -> Warmup:
+def _warmup(recipe: Recipe, facts: ImageFacts | TextFacts, steps: int) -> Warmup:
     """The recipe's own, in so few steps as far as they go."""
     warmup = recipe.optimizer.warmup
     if warmup.fraction is not None:

@@ -13,7 +13,7 @@ from zerofit.launch import rundir
 from zerofit.launch.dispatch import conduct
 from zerofit.launch.failure import INTERRUPTED, Failure
 from zerofit.launch.start import begin
-from zerofit.plan.spec import DataFacts, Hardware
+from zerofit.plan.spec import Hardware, ImageFacts, TextFacts
 from zerofit.prove.cases import Case, recipe_of
 from zerofit.prove.micro_batch import largest
 from zerofit.report.rows import Row, row_of
@@ -36,7 +36,7 @@ class Work:
     """What every run of a comparison does."""
 
     base: Recipe
-    facts: DataFacts
+    facts: ImageFacts | TextFacts
     hardware: Hardware
     directory: Path
     """The comparison's, absolute."""

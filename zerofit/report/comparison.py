@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ class Comparison:
         return {
             "format": 1,
             "recipe": self.recipe,
-            "created": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "hardware": self.hardware.model_dump(mode="json", include={"device", "name", "count", "memory_gib"}),
             "precision": self.precision,
             "global_batch": self.global_batch,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from zerofit.config.schema import Recipe
-from zerofit.plan.spec import DataFacts, RunSpec
+from zerofit.plan.spec import ImageFacts, RunSpec
 from zerofit.tasks.classify import Classify
 from zerofit.tasks.probe import Probe
 
@@ -17,7 +17,7 @@ from zerofit.tasks.probe import Probe
 class Task(Protocol):
     """One kind of work."""
 
-    def describe(self, recipe: Recipe) -> DataFacts:
+    def describe(self, recipe: Recipe) -> ImageFacts:
         """What the recipe's data holds. Raises UserError where it cannot be used."""
 
     def train(self, spec: RunSpec, resume: Path | None) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def train_cached(spec: RunSpec) -> dict[str, Any]:
     if dist.get_rank() == 0:
         _record(spec, probed)
     test = {"split": features.split, **probed.test}
-    images = open_split(spec.recipe.data, spec.data, features.split, spec.recipe.train.seed)
+    images = open_split(spec.recipe.images, spec.images, features.split, spec.recipe.train.seed)
     shown.write(spec, images, test, probed.samples)
     return {
         "test": test,
@@ -86,7 +86,7 @@ def _knn(features: Features, spec: RunSpec, device: torch.device) -> float:
     """k = 20, cosine: a figure that comes free with the cache. Rank 0 counts it for all."""
     shared = [0.0]
     if dist.get_rank() == 0:
-        classes = len(spec.data.classes)
+        classes = len(spec.images.classes)
         train, test = features.train[0], features.test
         shared[0] = knn_top1(train, features.train_labels, test, features.test_labels, classes, device)
     dist.broadcast_object_list(shared, src=0)

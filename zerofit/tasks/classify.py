@@ -7,15 +7,15 @@ from typing import Any
 
 from zerofit.config.schema import Recipe
 from zerofit.data.images import describe
-from zerofit.plan.spec import DataFacts, RunSpec
+from zerofit.plan.spec import ImageFacts, RunSpec
 
 
 class Classify:
     """The task `classify`."""
 
-    def describe(self, recipe: Recipe) -> DataFacts:
+    def describe(self, recipe: Recipe) -> ImageFacts:
         """Classes and sizes of the recipe's images. Raises UserError where they cannot be used."""
-        return describe(recipe.data, recipe.model.image_size, recipe.train.seed)
+        return describe(recipe.images, recipe.image_model.image_size, recipe.train.seed)
 
     def train(self, spec: RunSpec, resume: Path | None) -> dict[str, Any]:
         """Train, validate and save as the recipe says, then test; returns result.json's body. Collective."""

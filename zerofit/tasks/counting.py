@@ -34,7 +34,7 @@ def count(
     equally large forwards, as sharded engines need. Raises Stopped.
     """
     share_statistics(model)
-    classes = len(spec.data.classes)
+    classes = len(spec.images.classes)
     order = EvalOrder(len(images), spec.batches.evaluate_micro, dist.get_rank(), dist.get_world_size())
     loader = eval_loader(images, order, workers=data.workers)
     normalise = Augmenter.plain(mean=data.mean, std=data.std)

@@ -40,11 +40,11 @@ def extract(model: nn.Module, spec: RunSpec, device: torch.device, weights_hash:
     Raises UserError: a damaged cache, a full drive, an unreadable image, features that are not finite. Raises Stopped;
     chunks that are done stay in the cache.
     """
-    probe, data, seed = spec.recipe.probe, spec.recipe.data, spec.recipe.train.seed
+    probe, data, seed = spec.recipe.probe, spec.recipe.images, spec.recipe.train.seed
     assert probe is not None
     classifier = next(module for module in model.modules() if isinstance(module, ImageClassifier))
-    split: SplitName = "test" if spec.data.test else "validation"
-    images = {name: open_split(data, spec.data, name, seed) for name in ("train", split)}
+    split: SplitName = "test" if spec.images.test else "validation"
+    images = {name: open_split(data, spec.images, name, seed) for name in ("train", split)}
     width = classifier.head.in_features
     train = Part("train", probe.views, len(images["train"]), width)
     test = Part(split, 1, len(images[split]), width)
@@ -85,10 +85,12 @@ def preprocessing(classifier: ImageClassifier, spec: RunSpec) -> dict[str, Any]:
     recipe, model, probe = spec.recipe, spec.recipe.model, spec.recipe.probe
     assert probe is not None
     config = classifier.config.to_dict()
-    augmented = {"seed": recipe.train.seed, **recipe.data.augment.model_dump(mode="json")} if probe.views > 1 else None
-    reading = {"mean": recipe.data.mean, "std": recipe.data.std, "on_bad_item": recipe.data.on_bad_item}
+    augmented = (
+        {"seed": recipe.train.seed, **recipe.images.augment.model_dump(mode="json")} if probe.views > 1 else None
+    )
+    reading = {"mean": recipe.images.mean, "std": recipe.images.std, "on_bad_item": recipe.images.on_bad_item}
     return {
-        "image_size": spec.data.image_size,
+        "image_size": spec.images.image_size,
         **reading,
         "augment": augmented,
         "precision": spec.precision,
@@ -125,7 +127,7 @@ def _compute(
     """Fill chunks of a part: every rank makes the same number of equally large forwards, as sharded engines need."""
     rank, ranks = dist.get_rank(), dist.get_world_size()
     mine = share(part, todo, spec.batches.evaluate_micro, rank, ranks)
-    loader = view_loader(images, ChunkOrder(mine), spec.recipe.data.workers, pin_memory=device.type == "cuda")
+    loader = view_loader(images, ChunkOrder(mine), spec.recipe.images.workers, pin_memory=device.type == "cuda")
     view = _views(spec, augmented=part.views > 1)
     progress = None
     if rank == 0:
@@ -162,13 +164,13 @@ def _moved(name: str, value: Tensor, device: torch.device) -> Tensor:
 
 def _views(spec: RunSpec, augmented: bool) -> Callable[[dict[str, Tensor]], Tensor]:
     """From a batch to pixels float32 [B, 3, S, S]."""
-    data = spec.recipe.data
+    data = spec.recipe.images
     if not augmented:
         normalise = Augmenter.plain(mean=data.mean, std=data.std)
         return lambda batch: normalise(batch["images"])
     assert data.augment.mixup == data.augment.cutmix == 0
     augment = Augmenter(
-        data.augment, spec.data.image_size, len(spec.data.classes), spec.recipe.train.seed, data.mean, data.std
+        data.augment, spec.images.image_size, len(spec.images.classes), spec.recipe.train.seed, data.mean, data.std
     )
     return lambda batch: augment(batch)[0]
 

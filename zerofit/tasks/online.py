@@ -60,18 +60,18 @@ class ImageJob:
     """The training and validation data of one rank, and the loss."""
 
     def __init__(self, spec: RunSpec, device: torch.device) -> None:
-        data, seed = spec.recipe.data, spec.recipe.train.seed
+        data, seed = spec.recipe.images, spec.recipe.train.seed
         self.spec, self.device = spec, device
         mixing = data.augment.mixup > 0 or data.augment.cutmix > 0
-        images = open_split(data, spec.data, "train", seed)
-        self.order = TrainOrder(spec.data.train, spec.batches, seed, dist.get_rank())
+        images = open_split(data, spec.images, "train", seed)
+        self.order = TrainOrder(spec.images.train, spec.batches, seed, dist.get_rank())
         self.loader = train_loader(
             images, self.order, workers=data.workers, partners=mixing, pin_memory=device.type == "cuda"
         )
         self.augment = Augmenter(
             data.augment,
-            image_size=spec.data.image_size,
-            classes=len(spec.data.classes),
+            image_size=spec.images.image_size,
+            classes=len(spec.images.classes),
             seed=seed,
             mean=data.mean,
             std=data.std,
@@ -95,8 +95,8 @@ class ImageJob:
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """loss, top1 and top5 over the validation split. Collective."""
-        data, seed = self.spec.recipe.data, self.spec.recipe.train.seed
-        images = open_split(data, self.spec.data, "validation", seed)
+        data, seed = self.spec.recipe.images, self.spec.recipe.train.seed
+        images = open_split(data, self.spec.images, "validation", seed)
         figures = count(model, self.spec, data, images, self.device)
         return {name: figures[name] for name in ("loss", "top1", "top5")}
 
@@ -155,11 +155,11 @@ class Prepared:
     def test(self) -> dict[str, Any]:
         """Figures over the test split, or over the validation split where there is none; test.json. Collective."""
         spec, model = self.spec, self.trainer.model_wrapped
-        split: Literal["test", "validation"] = "test" if spec.data.test else "validation"
-        images = open_split(spec.recipe.data, spec.data, split, spec.recipe.train.seed)
+        split: Literal["test", "validation"] = "test" if spec.images.test else "validation"
+        images = open_split(spec.recipe.images, spec.images, split, spec.recipe.train.seed)
         model.eval()
-        samples = Samples(len(spec.data.classes), spec.recipe.train.seed, self.device)
-        figures = {"split": split, **count(model, spec, spec.recipe.data, images, self.device, samples)}
+        samples = Samples(len(spec.images.classes), spec.recipe.train.seed, self.device)
+        figures = {"split": split, **count(model, spec, spec.recipe.images, images, self.device, samples)}
         shown.write(spec, images, figures, samples.chosen())
         return figures
 

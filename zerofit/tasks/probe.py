@@ -14,7 +14,7 @@ from zerofit.config.model import Rule
 from zerofit.config.schema import Recipe
 from zerofit.data.images import describe
 from zerofit.plan.rules import HEAD
-from zerofit.plan.spec import DataFacts, RunSpec
+from zerofit.plan.spec import ImageFacts, RunSpec
 
 HEAD_ALONE = tuple(Rule(pattern=pattern) for pattern in (HEAD[0].pattern, "^head", "head"))
 """Rules that train the head and nothing else, at the optimizer's own rate and decay."""
@@ -23,12 +23,12 @@ HEAD_ALONE = tuple(Rule(pattern=pattern) for pattern in (HEAD[0].pattern, "^head
 class Probe:
     """The task `probe`."""
 
-    def describe(self, recipe: Recipe) -> DataFacts:
+    def describe(self, recipe: Recipe) -> ImageFacts:
         """Classes and sizes of the recipe's images. Raises UserError where they or the settings cannot be used."""
         assert recipe.probe is not None, "the schema gives every probe its settings"
         if recipe.probe.features == "cached":
             check_cached(recipe)
-        return describe(recipe.data, recipe.model.image_size, recipe.train.seed)
+        return describe(recipe.images, recipe.image_model.image_size, recipe.train.seed)
 
     def train(self, spec: RunSpec, resume: Path | None) -> dict[str, Any]:
         """Train as `probe.features` says; returns result.json's body. Collective."""
@@ -55,7 +55,7 @@ def check_cached(recipe: Recipe) -> None:
     for section, at_end in (("checkpoint", recipe.checkpoint.at_end), ("evaluate", recipe.evaluate.at_end)):
         if not at_end:
             raise UserError(f"{section}.at_end: a probe on cached features saves and tests its head; leave it true")
-    augment = recipe.data.augment
+    augment = recipe.images.augment
     if augment.mixup or augment.cutmix:
         raise UserError("probe.features: cached features are of single images; set augment.mixup and cutmix to 0")
     if recipe.probe.views > 1 and (augment.crop_scale, augment.flip, augment.randaugment) == (None, 0.0, None):

@@ -36,7 +36,7 @@ def write(spec: RunSpec, images: Images, figures: dict[str, Any], samples: Seque
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir()
         written = [_sample(directory / f"{number}.png", images, one) for number, one in enumerate(samples)]
-        body = {"split": figures["split"], "classes": list(spec.data.classes), "confusion": figures["confusion"]}
+        body = {"split": figures["split"], "classes": list(spec.images.classes), "confusion": figures["confusion"]}
         text = json.dumps({**body, "samples": written})
         (spec.run_dir / FILE).write_text(text + "\n", encoding="utf-8")
     except (OSError, UserError) as error:

@@ -51,8 +51,8 @@ def training_arguments(spec: RunSpec, engine: Engine) -> TrainingArguments:
         save_steps=batches.checkpoint_steps or batches.total_steps,
         eval_strategy="no" if batches.evaluate_steps is None else "steps",
         eval_steps=batches.evaluate_steps,
-        metric_for_best_model=None if batches.evaluate_steps is None else recipe.evaluate.best_metric,
-        greater_is_better=recipe.evaluate.best_metric != "loss",
+        metric_for_best_model=None if batches.evaluate_steps is None else recipe.best_metric,
+        greater_is_better=recipe.best_metric != "loss",
         use_cpu=spec.hardware.device == "cpu",
         ddp_find_unused_parameters=False,
         ignore_data_skip=True,  # our order of samples is sought, not skipped through

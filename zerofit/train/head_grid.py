@@ -70,7 +70,7 @@ def choose(trials: Sequence[Trial]) -> int:
 def first_weights(spec: RunSpec, width: int, device: torch.device) -> Tensor:
     """float32 [classes, width]: those that a model of this recipe begins with, a function of the seed alone."""
     assert spec.recipe.probe is not None
-    weight = torch.empty(len(spec.data.classes), width, device=device)
+    weight = torch.empty(len(spec.images.classes), width, device=device)
     with untouched_random_state(device):
         torch.manual_seed(seed_of(spec.recipe.train.seed, "head.weight"))
         return nn.init.normal_(weight, std=spec.recipe.probe.head_std)

@@ -68,7 +68,7 @@ def train_heads(features: Features, spec: RunSpec, device: torch.device) -> Prob
     """
     trials = grid(spec)
     used, held = divide(features.train_labels, spec, len(trials))
-    facts = spec.data.model_copy(update={"train": len(used)})
+    facts = spec.images.model_copy(update={"train": len(used)})
     batches = make_batches(spec.recipe, facts, spec.batches.ranks)
     rank, ranks = dist.get_rank(), dist.get_world_size()
     own = range(rank, len(trials), ranks)
@@ -87,8 +87,8 @@ def train_heads(features: Features, spec: RunSpec, device: torch.device) -> Prob
     shared = [_state(groups, best // ranks) if best % ranks == rank else None]
     dist.broadcast_object_list(shared, src=best % ranks)
     assert shared[0] is not None
-    samples = Samples(len(spec.data.classes), spec.recipe.train.seed, device)
-    test = tested(shared[0], features, len(spec.data.classes), device, samples)
+    samples = Samples(len(spec.images.classes), spec.recipe.train.seed, device)
+    test = tested(shared[0], features, len(spec.images.classes), device, samples)
     slowest = max(seconds for _, _, seconds in everyone)
     return Probed(tuple(trials), best, shared[0], curves, test, samples.chosen(), batches, slowest)
 

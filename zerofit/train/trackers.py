@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -95,7 +95,7 @@ class Trackio:
         from trackio.sqlite_storage import SQLiteStorage
 
         curve = self.curve
-        times = [datetime.fromtimestamp(line.time, timezone.utc).isoformat() for line in lines]
+        times = [datetime.fromtimestamp(line.time, UTC).isoformat() for line in lines]
         names = [f"{curve.id}-{line.identity}" for line in lines]
         if self._writer is None:
             SQLiteStorage.bulk_log(

@@ -112,8 +112,8 @@ class RunTrainer(Trainer):
             self.control.should_evaluate = False
             self.control.should_training_stop = True
             self.control.should_save = self.control.should_save or self.spec.recipe.checkpoint.at_end
-            return {f"eval_{self.spec.recipe.evaluate.best_metric}": math.nan}  # better than nothing is
-        self._validated = (self.state.global_step, figures[self.spec.recipe.evaluate.best_metric])
+            return {f"eval_{self.spec.recipe.best_metric}": math.nan}  # better than nothing is
+        self._validated = (self.state.global_step, figures[self.spec.recipe.best_metric])
         figures["duration_s"] = time.perf_counter() - started
         metrics = {f"eval_{name}": value for name, value in figures.items()}
         self.log(dict(metrics))  # into trainer_state.json

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from zerofit.plan.files import DEEPSPEED_FILE
-from zerofit.plan.spec import RunSpec, origin_of
+from zerofit.plan.spec import ImageFacts, RunSpec, TextFacts, origin_of
 from zerofit.report.pages.files import mapping
 from zerofit.report.pages.parts import Code, Facts, Section
 from zerofit.report.pages.units import count, number
@@ -97,18 +97,31 @@ def strategy(spec: RunSpec) -> str:
 
 
 def _data(spec: RunSpec) -> Facts:
-    data, classes = spec.data, spec.data.classes
-    names = ", ".join(classes) if len(classes) <= 20 else f"{', '.join(classes[:12])}, … {classes[-1]}"
+    data = spec.data
     rows = [
         ("source", spec.recipe.data.source),
         *([("path", str(spec.recipe.data.path))] if spec.recipe.data.path else []),
         ("training", f"{data.train:,} samples"),
         ("validation", f"{data.validation:,} samples, from {data.validation_from}"),
         ("test", f"{data.test:,} samples" if data.test else "none"),
-        ("image size", f"{data.image_size} px"),
-        ("classes", f"{len(classes):,}: {names}"),
+        *(_of_images(data) if isinstance(data, ImageFacts) else _of_text(data)),
     ]
     return Facts("Data", rows)
+
+
+def _of_images(data: ImageFacts) -> list[tuple[str, str]]:
+    classes = data.classes
+    names = ", ".join(classes) if len(classes) <= 20 else f"{', '.join(classes[:12])}, … {classes[-1]}"
+    return [("image size", f"{data.image_size} px"), ("classes", f"{len(classes):,}: {names}")]
+
+
+def _of_text(data: TextFacts) -> list[tuple[str, str]]:
+    return [
+        ("rows", f"{data.rows:,}, and {data.left_out:,} left out"),
+        ("tokens", f"{data.tokens:,}, of which {data.targets:,} are learnt"),
+        ("longest", f"{data.longest:,} tokens"),
+        ("vocabulary", f"{data.vocabulary:,}"),
+    ]
 
 
 def _machine(spec: RunSpec) -> Facts:

@@ -11,7 +11,7 @@ import gzip
 import hashlib
 import importlib.util
 import json
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -47,7 +47,7 @@ def render(page: Page) -> str:
         hashes=[_hash(script.encode()), *([digest] if digest else [])],
         charts=as_json({chart.name: {"data": chart.data, "layout": chart.layout} for chart in drawn}),
         library=library,
-        made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=version("zerofit"),
     )
 

@@ -112,7 +112,7 @@ def headline(run: Run) -> list[Figure]:
     split = test.get("split", "test").capitalize()
     if "top1" in test:
         right = f"{round(test['top1'] * test['samples']):,} of {test['samples']:,}" if "samples" in test else ""
-        top5 = f"top-5 {percent(test.get('top5'))}" if len(spec.data.classes) > 5 else ""
+        top5 = f"top-5 {percent(test.get('top5'))}" if len(spec.images.classes) > 5 else ""
         note = "; ".join(part for part in (right, top5) if part)
         figures.append(Figure(f"{split} top-1", f"{100 * test['top1']:.2f}", "%", note))
         figures.append(Figure(f"{split} loss", number(test.get("loss"), 4), "nats"))
@@ -166,7 +166,7 @@ def tested(run: Run) -> Section | None:
         shown = predictions.pictures(run.directory, test)
         parts += [*([] if shown is None else [shown]), *predictions.confusion(test)]
     elif "confusion" in run.result.get("test", {}):
-        body = {"classes": run.spec.data.classes, "confusion": run.result["test"]["confusion"]}
+        body = {"classes": run.spec.images.classes, "confusion": run.result["test"]["confusion"]}
         parts += predictions.confusion(predictions.Test.model_validate(body))
     parts += [table for table in (_heads(run), _evaluations(run)) if table is not None]
     return Section("test", "Test", parts) if parts else None
