@@ -118,7 +118,11 @@ def test_laying(below: dict[str, Any], above: dict[str, Any], whole: dict[str, A
         ("lr: 1e-3", "lrr: 1e-3", "7: optimizer.lrr: unknown field; did you mean lr?"),
         ("micro_batch: 2", "micro_batch: 0", "6: train.micro_batch: must be at least 1, not 0"),
         ("micro_batch: 2, ", "", "6: train.micro_batch: missing|r.yaml:16: stages.1.train.micro_batch: missing"),
-        ("task: probe", "task: prob", "15: stages.1.task: 'prob' is not one of classify, probe, sft, grpo; did you mean probe?"),
+        (
+            "task: probe",
+            "task: prob",
+            "15: stages.1.task: 'prob' is not one of classify, probe, sft, grpo; did you mean probe?",
+        ),
         ("  - name: tune", "  - tune: 1", "12: stages.0.tune: unknown field"),
         ("name: tune", "name: a/b", "12: stages.0.name: 'a/b' is not a plain name: it takes no slash and no dot"),
         ("name: tune", "run_dir: a", "12: stages.0.run_dir: a stage's directory lies in the job's"),
