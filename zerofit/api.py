@@ -25,7 +25,7 @@ from zerofit.launch.dispatch import Launch, dispatch
 from zerofit.launch.environment import outer_world
 from zerofit.launch.failure import INTERRUPTED
 from zerofit.launch.start import begin
-from zerofit.models.build import build_model
+from zerofit.models.build import build_classifier
 from zerofit.models.classifier import ImageClassifier
 from zerofit.models.config import config_of
 from zerofit.models.placement import WholePlacement
@@ -111,7 +111,7 @@ def load_vit_model(
             f"PyTorch {torch.__version__} cannot use this machine's {spec.hardware.name}: "
             "install a PyTorch that fits the driver, or set ZEROFIT_DEVICE=cpu"
         )
-    return build_model(spec, WholePlacement(torch.device("cpu"), torch.float32), torch.float32)
+    return build_classifier(spec, WholePlacement(torch.device("cpu"), torch.float32), torch.float32)
 
 
 @kept_environment()

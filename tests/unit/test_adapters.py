@@ -17,7 +17,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from zerofit.config.errors import UserError
 from zerofit.config.schema import Recipe
-from zerofit.measure.flops import flops_per_image
+from zerofit.measure.flops import flops_per_sample
 from zerofit.models.build import KINDS, build_model
 from zerofit.models.classifier import ImageClassifier
 from zerofit.models.frozen import write_frozen
@@ -161,9 +161,9 @@ def test_flops_count_base_layers_once_and_adapters(model: dict[str, Any]) -> Non
     adapted = build(full).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         adapted(pixels(batch=1))
-    assert flops_per_image(adapted) == pytest.approx(counter.get_total_flops(), rel=1e-3)
+    assert flops_per_sample(adapted) == pytest.approx(counter.get_total_flops(), rel=1e-3)
     small = sum(value.numel() for name, value in adapted.named_parameters() if ".lora_" in name)
-    assert flops_per_image(adapted) - flops_per_image(build(bare)) == 2 * small * adapted.tokens
+    assert flops_per_sample(adapted) - flops_per_sample(build(bare)) == 2 * small * adapted.tokens
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,10 @@ from zerofit.checkpoint.foreign_files import Written, instead, read_position, re
 from zerofit.checkpoint.takeover import draw_on
 from zerofit.config.errors import UserError
 from zerofit.config.optimizer import Optimizer
-from zerofit.models.classifier import ImageClassifier
-from zerofit.models.initialise import BACKBONE
 from zerofit.models.origin import HEAD, VIT_HEAD, first
 from zerofit.models.pretrained import Reader, Translated, translate
 from zerofit.models.stored import stored_weights
+from zerofit.models.trained import TrainedModel
 from zerofit.models.whole import describe_model
 from zerofit.models.zero_states import ZeroStates, zero_states
 from zerofit.plan.spec import RunSpec
@@ -121,7 +120,7 @@ def _schedule(trainer: RunTrainer, step: int) -> None:
         group["lr"] = rate
 
 
-def _checked(skeleton: ImageClassifier, trained: Iterable[str], written: Written) -> list[str]:
+def _checked(skeleton: TrainedModel, trained: Iterable[str], written: Written) -> list[str]:
     """Our names of what was trained there. Raises UserError unless all that is trained here is among it, as shaped."""
     shapes = {name: partial(torch.empty, shape, device="meta") for name, shape in written.shapes.items()}
     there = {name: read().shape for name, read in _renamed(skeleton, shapes, written).items()}
@@ -136,7 +135,7 @@ def _checked(skeleton: ImageClassifier, trained: Iterable[str], written: Written
     return list(there)
 
 
-def _refuse_other_shape(skeleton: ImageClassifier, name: str, shape: torch.Size, tag: Path) -> None:
+def _refuse_other_shape(skeleton: TrainedModel, name: str, shape: torch.Size, tag: Path) -> None:
     wanted = skeleton.get_parameter(name).shape
     if shape != wanted:
         raise UserError(
@@ -145,13 +144,13 @@ def _refuse_other_shape(skeleton: ImageClassifier, name: str, shape: torch.Size,
         )
 
 
-def _renamed(skeleton: ImageClassifier, stored: Mapping[str, Reader], written: Written) -> dict[str, Reader]:
+def _renamed(skeleton: TrainedModel, stored: Mapping[str, Reader], written: Written) -> dict[str, Reader]:
     """`stored` by our names. Raises UserError for names that have no place, and for tensors that would be converted."""
     body = _named(skeleton, stored)
     if body.converted:
         raise UserError(
-            f"{written.tag}: {BACKBONE}{next(iter(body.converted))} is made of other tensors there, which its moments "
-            f"cannot follow; {instead(written.tag)}"
+            f"{written.tag}: {skeleton.prefix}{next(iter(body.converted))} is made of other tensors there, which its "
+            f"moments cannot follow; {instead(written.tag)}"
         )
     if body.unused:
         raise UserError(
@@ -161,7 +160,7 @@ def _renamed(skeleton: ImageClassifier, stored: Mapping[str, Reader], written: W
     return body.plain
 
 
-def _named(skeleton: ImageClassifier, stored: Mapping[str, Reader]) -> Translated:
+def _named(skeleton: TrainedModel, stored: Mapping[str, Reader]) -> Translated:
     """`stored` by the names of the whole model, as far as they have a place in it; converted ones by the backbone's."""
     places = skeleton.state_dict()
     ours = {name: read for name, read in stored.items() if name in places}
@@ -170,11 +169,13 @@ def _named(skeleton: ImageClassifier, stored: Mapping[str, Reader]) -> Translate
     left = dict(stored)
     heads = zip(HEAD, VIT_HEAD if skeleton.config.model_type == "vit" else (), strict=False)
     head = {name: left.pop(key) for name, key in heads if key in left}
-    body = translate(skeleton.backbone, left)
-    return Translated({BACKBONE + name: read for name, read in body.plain.items()} | head, body.converted, body.unused)
+    body = translate(skeleton.family, left)
+    return Translated(
+        {skeleton.prefix + name: read for name, read in body.plain.items()} | head, body.converted, body.unused
+    )
 
 
-def _refuse_frozen_missing(skeleton: ImageClassifier, there: set[str], spec: RunSpec) -> None:
+def _refuse_frozen_missing(skeleton: TrainedModel, there: set[str], spec: RunSpec) -> None:
     """Raise UserError where the checkpoint lacks weights that were frozen there: some leave them out."""
     assert spec.origin is not None
     names = [name for name, _ in skeleton.named_parameters() if name not in there]
@@ -189,7 +190,7 @@ def _refuse_frozen_missing(skeleton: ImageClassifier, there: set[str], spec: Run
 
 
 def _moments(
-    skeleton: ImageClassifier, trained: Iterable[str], stored: ZeroStates, written: Written, optimizer: Optimizer
+    skeleton: TrainedModel, trained: Iterable[str], stored: ZeroStates, written: Written, optimizer: Optimizer
 ) -> dict[str, dict[str, Reader]]:
     """By our names and kinds. Raises UserError unless they are those that the recipe's optimizer keeps."""
     wanted = kinds_of(optimizer)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, ViTForImageClassification
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedModel, ViTForImageClassification
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, revert_weight_conversion
 from transformers.initialization import no_init_weights
@@ -21,9 +21,11 @@ from zerofit.checkpoint.stream import Value
 from zerofit.config.errors import UserError
 from zerofit.config.limited import read_limited
 from zerofit.config.model import PatchLM
-from zerofit.models.initialise import BACKBONE
+from zerofit.models.causal_lm import LanguageModel
+from zerofit.models.classifier import BACKBONE
 from zerofit.models.origin import HEAD, VIT_HEAD, first
-from zerofit.models.placement import parameters_on_meta
+from zerofit.models.placement import other_names, parameters_on_meta
+from zerofit.models.trained import TrainedModel
 from zerofit.models.vit import VitClassifier
 from zerofit.models.whole import Described
 
@@ -34,31 +36,25 @@ CONFIG = "config.json"
 def as_transformers(content: Content, described: Described, dtype: torch.dtype) -> Content:
     """`content`, of a run without adapters or with merged ones, under transformers' names. Raises UserError.
 
-    A ViT becomes ViTForImageClassification, its head included; a decoder the family's model without head.
+    A ViT becomes ViTForImageClassification, its head included; a decoder as image backbone the family's model without
+    head; a language model is the family's with its LM head.
     """
-    ours = described.plain
-    config = deepcopy(ours.config)
+    config = deepcopy(described.plain.config)
     config.dtype = dtype
     notes = [*content.notes]
-    vit = isinstance(ours, VitClassifier)
-    if vit:
-        if ours.head_norm is not None:
-            raise UserError(
-                "--to hf: ViTForImageClassification has no place for the BatchNorm before this probe's head; "
-                "use --to safetensors"
-            )
-        model = _on_meta(ViTForImageClassification, config)
-    else:
-        model = _on_meta(type(ours.backbone), config)
-    config.architectures = [type(model).__name__]
+    kind, theirs_of = _form(described.plain)
+    model = _on_meta(kind, config)
+    config.architectures = [kind.__name__]
     places = _original_names(model)
     renamed: dict[str, str] = {}
+    tied = other_names(model)
     for name in content.names:
-        body, head = name.removeprefix(BACKBONE), dict(zip(HEAD, VIT_HEAD, strict=True)).get(name)
-        theirs = (VIT_BACKBONE if vit else "") + body if body != name else head if vit else None
-        if theirs is not None:
+        theirs = theirs_of(name)
+        if theirs is not None and theirs not in tied:
             renamed[name] = places.pop(theirs)
-    left_out = [name for name in content.names if name not in renamed]
+    for alias in tied:
+        del places[alias]  # its value is that of the first name, which loading puts in both places
+    left_out = [name for name in content.names if name not in renamed and theirs_of(name) not in tied]
     if left_out:
         notes.append(f"left out, since {type(model).__name__} has no place for it: {first(left_out)}")
     recipe = described.spec.recipe.model
@@ -84,6 +80,24 @@ def as_transformers(content: Content, described: Described, dtype: torch.dtype) 
         config=config.to_json_file,
         notes=notes,
     )
+
+
+def _form(ours: TrainedModel) -> tuple[type[PreTrainedModel], Callable[[str], str | None]]:
+    """transformers' class, and its name of each of our tensors; null for one that it has no place for."""
+    if isinstance(ours, VitClassifier):
+        if ours.head_norm is not None:
+            raise UserError(
+                "--to hf: ViTForImageClassification has no place for the BatchNorm before this probe's head; "
+                "use --to safetensors"
+            )
+        heads = dict(zip(HEAD, VIT_HEAD, strict=True))
+        return (
+            ViTForImageClassification,
+            lambda name: VIT_BACKBONE + name.removeprefix(BACKBONE) if name.startswith(BACKBONE) else heads.get(name),
+        )
+    if isinstance(ours, LanguageModel):
+        return cast("type[PreTrainedModel]", MODEL_FOR_CAUSAL_LM_MAPPING[type(ours.config)]), lambda name: name
+    return type(ours.family), lambda name: name.removeprefix(BACKBONE) if name.startswith(BACKBONE) else None
 
 
 def with_config(content: Content, directory: Path, dtype: torch.dtype) -> Content:

@@ -16,14 +16,14 @@ from transformers.pytorch_utils import Conv1D
 
 from zerofit.config.errors import UserError
 from zerofit.config.model import Lora
-from zerofit.models.classifier import ImageClassifier
 from zerofit.models.initialise import seed_of, untouched_random_state
+from zerofit.models.trained import TrainedModel
 
 BASE = ".base_layer."
 DOWN, UP = ".lora_A.default.weight", ".lora_B.default.weight"
 
 
-def target_layers(model: ImageClassifier, lora: Lora) -> dict[str, tuple[int, int]]:
+def target_layers(model: TrainedModel, lora: Lora) -> dict[str, tuple[int, int]]:
     """Linear layers of the blocks whose whole name `lora.targets` finds: name -> (inputs, outputs).
 
     `model` has no adapters yet; its weights are not looked at. Raises UserError where none is found.
@@ -41,7 +41,7 @@ def target_layers(model: ImageClassifier, lora: Lora) -> dict[str, tuple[int, in
     return found
 
 
-def add_adapters(model: ImageClassifier, lora: Lora, layers: Iterable[str]) -> None:
+def add_adapters(model: TrainedModel, lora: Lora, layers: Iterable[str]) -> None:
     """Put adapters, without values, on the layers of these names; the engine's placement decides how they are held."""
     from peft import LoraConfig, inject_adapter_in_model  # a second of import, for runs that have adapters alone
 

@@ -2,44 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
+from transformers import PreTrainedConfig
 from transformers.initialization import no_init_weights
 
 from zerofit.config.errors import UserError
 from zerofit.models.adapters import add_adapters, check_adapters_train, target_layers, with_adapters
-from zerofit.models.classifier import ImageClassifier, set_buffer
+from zerofit.models.causal_lm import causal_lm_config, make_language_model
+from zerofit.models.classifier import ImageClassifier
 from zerofit.models.compiled import compile_blocks
 from zerofit.models.config import make_config
 from zerofit.models.frozen import WeightHash, check_frozen, hashed, leave_out_frozen, trains_a_part
-from zerofit.models.initialise import BACKBONE, fresh_weights, untouched_random_state
+from zerofit.models.initialise import fresh_weights, untouched_random_state
 from zerofit.models.origin import origin_weights
 from zerofit.models.patch_lm import PatchLMClassifier, patch_lm_config
 from zerofit.models.placement import Placement, parameters_on_meta
 from zerofit.models.pretrained import locate, pretrained_weights
 from zerofit.models.recompute import apply_checkpointing
 from zerofit.models.trainable import apply_rules
+from zerofit.models.trained import TrainedModel, set_buffer
 from zerofit.models.vit import VitClassifier, vit_config
 from zerofit.plan.rules import rules_of
 from zerofit.plan.spec import RunSpec
 
-KINDS = {"vit": (vit_config, VitClassifier), "patch_lm": (patch_lm_config, PatchLMClassifier)}
+Adjust = Callable[[PreTrainedConfig, RunSpec], PreTrainedConfig]
+Make = Callable[[PreTrainedConfig, RunSpec, torch.dtype], TrainedModel]
+KINDS: dict[str, tuple[Adjust, Make]] = {
+    "vit": (vit_config, VitClassifier),
+    "patch_lm": (patch_lm_config, PatchLMClassifier),
+    "causal_lm": (causal_lm_config, make_language_model),
+}
+"""By `model.kind`: what fits the family's config to the run, and what makes the model, without values, of that."""
 
 
 def build_model(
     spec: RunSpec, placement: Placement, compute_dtype: torch.dtype, weights: Path | None = None
-) -> ImageClassifier:
+) -> TrainedModel:
     """The model of `spec` with its weights, held as `placement` says, rules and recomputation applied. Collective.
 
     `weights` is a checkpoint's safetensors file, with every parameter or, in a run that trains a part, with that part;
     null: the recipe's origin of weights.
 
-    Weights are in `placement.dtype`; the forward pass takes pixels in `compute_dtype`. Besides the model, a process
+    Weights are in `placement.dtype`; the forward pass computes in `compute_dtype`. Besides the model, a process
     holds one parameter at a time. Raises UserError for whatever the recipe asks that the model cannot be.
     """
     model = spec.recipe.model
@@ -93,8 +103,17 @@ def build_model(
     return built
 
 
+def build_classifier(
+    spec: RunSpec, placement: Placement, compute_dtype: torch.dtype, weights: Path | None = None
+) -> ImageClassifier:
+    """`build_model` of a task on images."""
+    model = build_model(spec, placement, compute_dtype, weights)
+    assert isinstance(model, ImageClassifier)
+    return model
+
+
 def first_weights(
-    skeleton: ImageClassifier, spec: RunSpec, directory: Path | None, device: torch.device
+    skeleton: TrainedModel, spec: RunSpec, directory: Path | None, device: torch.device
 ) -> Iterator[tuple[str, Tensor]]:
     """(name, value) of every parameter once: the pretrained ones (and buffers) first, then the fresh ones."""
     left = dict.fromkeys(name for name, _ in skeleton.named_parameters())
@@ -104,21 +123,21 @@ def first_weights(
             left.pop(name, None)
     elif directory is not None:
         shapes = {name: place.shape for name, place in skeleton.state_dict().items()}
-        for key, value in pretrained_weights(skeleton.backbone, directory):
-            name = BACKBONE + key
+        for key, value in pretrained_weights(skeleton.family, directory):
+            name = skeleton.prefix + key
             yield name, skeleton.fit_pretrained(name, value, shapes[name])
             left.pop(name, None)
-        missing = [name for name in left if name.startswith(BACKBONE)]
+        missing = [name for name in left if name.startswith(skeleton.prefix)]
         if missing:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             raise UserError(
-                f"model.pretrained: {directory} lacks weights of {type(skeleton.backbone).__name__}: "
-                f"{', '.join(name.removeprefix(BACKBONE) for name in missing[:3])}{more}"
+                f"model.pretrained: {directory} lacks weights of {type(skeleton.family).__name__}: "
+                f"{', '.join(name.removeprefix(skeleton.prefix) for name in missing[:3])}{more}"
             )
     yield from fresh_weights(skeleton, left, spec.recipe.train.seed, device)
 
 
-def _stored(skeleton: ImageClassifier, weights: Path) -> Iterator[tuple[str, Tensor]]:
+def _stored(skeleton: TrainedModel, weights: Path) -> Iterator[tuple[str, Tensor]]:
     """(name, value) of every parameter and stored buffer, out of a checkpoint's file. Raises UserError."""
     with safe_open(weights, framework="pt") as file:
         held = set(file.keys())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from zerofit.models.classifier import ImageClassifier
+from zerofit.models.trained import TrainedModel
 
 
-def compile_blocks(model: ImageClassifier) -> None:
+def compile_blocks(model: TrainedModel) -> None:
     """Compile every block's `forward` at its first call; on a CPU that takes a C++ compiler.
 
     The forward and not the block: names of parameters stay, and the hooks of DDP and FSDP2 around it stay outside.

@@ -1,7 +1,7 @@
 """Fresh weights, each a function of (seed, parameter name) alone: every strategy starts from the same ones.
 
-The backbone's are what transformers' own `_init_weights` of the family draws (normal with `initializer_range`, zero
-biases, unit norms; GPT-2's residual projections smaller; Gemma's norms zero), ours are written below. They are drawn
+The family's are what transformers' own `_init_weights` of the family draws (normal with `initializer_range`, zero
+biases, unit norms; GPT-2's residual projections smaller; Gemma's norms zero), others the model's own. They are drawn
 one parameter at a time, in float32 on the run's device, so a model that fits only in shards is never whole. CPU and
 GPU draw different numbers from the same seed.
 """
@@ -18,13 +18,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from zerofit.config.errors import UserError
-from zerofit.models.classifier import ImageClassifier
-
-BACKBONE = "backbone."
+from zerofit.models.trained import TrainedModel
 
 
 def fresh_weights(
-    skeleton: ImageClassifier, names: Iterable[str], seed: int, device: torch.device
+    skeleton: TrainedModel, names: Iterable[str], seed: int, device: torch.device
 ) -> Iterator[tuple[str, Tensor]]:
     """(name, float32 value on `device`) of the parameters `names`, in that order.
 
@@ -35,10 +33,10 @@ def fresh_weights(
         value = torch.full(skeleton.get_parameter(name).shape, torch.nan, dtype=torch.float32, device=device)
         with untouched_random_state(device), torch.no_grad():
             torch.manual_seed(seed_of(seed, name))
-            if name.startswith(BACKBONE):
-                _draw_backbone(skeleton.backbone, name.removeprefix(BACKBONE), value)
+            if name.startswith(skeleton.prefix):
+                _draw_family(skeleton.family, name.removeprefix(skeleton.prefix), value)
             else:
-                _draw_own(skeleton, name, value)
+                skeleton.draw(name, value)
         if value.isnan().any():
             raise UserError(f"model: transformers has no initial value for {name} of this family; use model.pretrained")
         yield name, value
@@ -55,18 +53,7 @@ def seed_of(seed: int, name: str) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def _draw_own(skeleton: ImageClassifier, name: str, value: Tensor) -> None:
-    if name.endswith(".bias"):
-        value.zero_()
-    elif name == "patch_embedding.weight":
-        nn.init.xavier_uniform_(value.flatten(1))  # as a linear layer on flattened patches (MAE, ViT)
-    elif name == "head.weight" and skeleton.head_std is not None:
-        nn.init.normal_(value, std=skeleton.head_std)
-    else:
-        nn.init.trunc_normal_(value, std=0.02)
-
-
-def _draw_backbone(backbone: PreTrainedModel, name: str, value: Tensor) -> None:
+def _draw_family(family: PreTrainedModel, name: str, value: Tensor) -> None:
     """Fill `value` as the family's `_init_weights` fills the parameter `name`.
 
     It is called on the parameter's module and then on each module around it, as transformers does: GPT-2 rescales in
@@ -75,7 +62,7 @@ def _draw_backbone(backbone: PreTrainedModel, name: str, value: Tensor) -> None:
     """
     path, _, leaf = name.rpartition(".")
     steps = path.split(".") if path else []
-    modules = list(accumulate(steps, getattr, initial=backbone))
+    modules = list(accumulate(steps, getattr, initial=family))
     owner = modules[-1]
     placeholder = owner._parameters[leaf]
     owner._parameters[leaf] = nn.Parameter(value)

@@ -15,10 +15,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from zerofit.config.errors import UserError
-from zerofit.models.classifier import HEAD_NORM, ImageClassifier
-from zerofit.models.initialise import BACKBONE
+from zerofit.models.classifier import HEAD_NORM
 from zerofit.models.pretrained import Reader, Translated, translate
 from zerofit.models.stored import stored_weights
+from zerofit.models.trained import TrainedModel
 from zerofit.plan.spec import RunSpec
 
 HEAD = ("head.weight", "head.bias")
@@ -54,7 +54,7 @@ class Account:
         return "\n".join(lines)
 
 
-def origin_weights(skeleton: ImageClassifier, spec: RunSpec) -> Iterator[tuple[str, Tensor]]:
+def origin_weights(skeleton: TrainedModel, spec: RunSpec) -> Iterator[tuple[str, Tensor]]:
     """(name, value on the CPU) of each parameter and stored buffer of `skeleton` that `spec.origin` gives, once.
 
     `skeleton` may be on the meta device. What is not given is left to be drawn fresh: the head where it is missing, of
@@ -64,18 +64,19 @@ def origin_weights(skeleton: ImageClassifier, spec: RunSpec) -> Iterator[tuple[s
     assert spec.origin is not None
     account = Account(spec.origin)
     stored = stored_weights(spec.origin, spec.trust)
-    ours = any(name.startswith(BACKBONE) for name in stored)
-    head = _head(skeleton, spec, stored, ours, account)
-    body = _by_our_names(skeleton, stored) if ours else translate(skeleton.backbone, stored)
+    prefix = skeleton.prefix
+    ours = prefix != "" and any(name.startswith(prefix) for name in stored)
+    head = _head(skeleton, spec, stored, ours, account) if prefix else {}
+    body = _by_our_names(skeleton, stored) if ours else translate(skeleton.family, stored)
     account.unused += body.unused
     names = [name for name, _ in skeleton.named_parameters()]
-    needed = dict.fromkeys(name for name in names if name not in HEAD and (ours or name.startswith(BACKBONE)))
-    prefix = "" if ours else BACKBONE
+    needed = dict.fromkeys(name for name in names if name not in HEAD and (ours or name.startswith(prefix)))
+    added = "" if ours else prefix
     if not body.converted:  # it is known before anything is read
-        _refuse_missing(account, needed.keys() - {prefix + name for name in body.plain}, needed, stored)
+        _refuse_missing(account, needed.keys() - {added + name for name in body.plain}, needed, stored)
     places = skeleton.state_dict()
-    for key, value in body.weights(skeleton.backbone):
-        name = prefix + key
+    for key, value in body.weights(skeleton.family):
+        name = added + key
         yield name, _fitted(skeleton, name, value, places[name], account)
         account.read.append(name)
     _refuse_missing(account, needed.keys() - set(account.read), needed, stored)
@@ -95,7 +96,7 @@ def first(names: Iterable[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + more
 
 
-def _by_our_names(skeleton: ImageClassifier, stored: dict[str, Reader]) -> Translated:
+def _by_our_names(skeleton: TrainedModel, stored: dict[str, Reader]) -> Translated:
     places = skeleton.state_dict()
     return Translated(
         plain={name: stored[name] for name in places if name in stored},
@@ -105,7 +106,7 @@ def _by_our_names(skeleton: ImageClassifier, stored: dict[str, Reader]) -> Trans
 
 
 def _head(
-    skeleton: ImageClassifier, spec: RunSpec, stored: dict[str, Reader], ours: bool, account: Account
+    skeleton: TrainedModel, spec: RunSpec, stored: dict[str, Reader], ours: bool, account: Account
 ) -> dict[str, Tensor]:
     """The head's values, taken out of `stored`; none where it is to be drawn fresh."""
     there = HEAD if ours else VIT_HEAD if spec.recipe.model.kind == "vit" else ()
@@ -133,7 +134,7 @@ def _head(
     return values
 
 
-def _fitted(skeleton: ImageClassifier, name: str, value: Tensor, place: Tensor, account: Account) -> Tensor:
+def _fitted(skeleton: TrainedModel, name: str, value: Tensor, place: Tensor, account: Account) -> Tensor:
     """`value` in the shape of `place`. Raises UserError where it cannot be."""
     if place.is_floating_point() and value.dtype not in FLOATS:
         raise UserError(f"init_from: {account.path}: {name} is {value.dtype}: quantised weights cannot be trained")

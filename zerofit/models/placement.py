@@ -16,7 +16,7 @@ from accelerate import init_empty_weights
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from zerofit.models.classifier import ImageClassifier
+    from zerofit.models.trained import TrainedModel
 
 
 class Placement(Protocol):
@@ -30,7 +30,7 @@ class Placement(Protocol):
     def building(self) -> AbstractContextManager[None]:
         """The context in which modules are constructed."""
 
-    def shard(self, model: ImageClassifier) -> None:
+    def shard(self, model: TrainedModel) -> None:
         """Give the constructed model its final, still unwritten, storage."""
 
     def write(self, parameter: Tensor, value: Tensor) -> None:
@@ -47,7 +47,7 @@ class WholePlacement:
         """Parameters wait on the meta device."""
         return parameters_on_meta()
 
-    def shard(self, model: ImageClassifier) -> None:
+    def shard(self, model: TrainedModel) -> None:
         """Give every parameter its whole storage."""
         with kept_tied(model):
             model.to(self.dtype).to_empty(device=self.device)

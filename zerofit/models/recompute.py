@@ -7,13 +7,13 @@ from typing import Literal
 
 from torch.utils.checkpoint import checkpoint
 
-from zerofit.models.classifier import ImageClassifier
+from zerofit.models.trained import TrainedModel
 
 EVERY = {"none": 0, "selective": 2, "full": 1}
 """Of how many blocks one is recomputed; 0: of none."""
 
 
-def apply_checkpointing(model: ImageClassifier, mode: Literal["none", "selective", "full"]) -> None:
+def apply_checkpointing(model: TrainedModel, mode: Literal["none", "selective", "full"]) -> None:
     """Recompute every block (full) or every other one, the first included (selective), in backward.
 
     Whole blocks, without re-entering autograd. Choosing single operations (`create_selective_checkpoint_contexts`)

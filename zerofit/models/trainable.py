@@ -10,7 +10,7 @@ from torch import nn
 
 from zerofit.config.errors import UserError
 from zerofit.config.model import DEFAULT_RULES, Rule
-from zerofit.models.classifier import ImageClassifier
+from zerofit.models.trained import TrainedModel
 from zerofit.plan.rules import REST, rules_of
 from zerofit.plan.spec import RunSpec
 
@@ -50,7 +50,7 @@ def apply_rules(model: nn.Module, rules: Sequence[Rule]) -> None:
         parameter.requires_grad_(not rule_of[name].freeze)
 
 
-def param_groups(model: ImageClassifier, spec: RunSpec) -> list[dict[str, Any]]:
+def param_groups(model: TrainedModel, spec: RunSpec) -> list[dict[str, Any]]:
     """Optimizer groups (`params`, `lr`, `weight_decay`) of the parameters that are trained.
 
     lr = spec.lr x the rule's lr_scale x layer_decay^(n + 1 - depth), with depth 0 for embeddings, 1..n for blocks and

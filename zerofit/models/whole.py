@@ -17,13 +17,13 @@ from transformers.pytorch_utils import Conv1D
 from zerofit.config.errors import UserError
 from zerofit.models.adapters import BASE, DOWN, UP, add_adapters, target_layers, with_adapters
 from zerofit.models.build import KINDS, drawing_device, first_weights
-from zerofit.models.classifier import ImageClassifier
 from zerofit.models.config import make_config
 from zerofit.models.frozen import WeightHash, check_frozen, trains_a_part
 from zerofit.models.initialise import untouched_random_state
 from zerofit.models.placement import other_names, parameters_on_meta
 from zerofit.models.pretrained import Reader, locate
 from zerofit.models.trainable import apply_rules
+from zerofit.models.trained import TrainedModel
 from zerofit.plan.rules import rules_of
 from zerofit.plan.spec import RunSpec
 
@@ -33,9 +33,9 @@ class Described:
     """A run's model without values."""
 
     spec: RunSpec
-    plain: ImageClassifier
+    plain: TrainedModel
     """Without adapters."""
-    model: ImageClassifier
+    model: TrainedModel
     """With those that the run has, and its rules applied."""
     adapted: Mapping[str, tuple[int, int]]
     """Layers that have adapters: name -> (inputs, outputs)."""

@@ -18,7 +18,7 @@ from zerofit.data.cache import Features
 from zerofit.data.images import open_split
 from zerofit.measure.knn import knn_top1
 from zerofit.measure.memory import Peak
-from zerofit.models.build import build_model
+from zerofit.models.build import build_classifier
 from zerofit.models.classifier import ImageClassifier
 from zerofit.models.frozen import write_frozen
 from zerofit.plan.spec import RunSpec, origin_of
@@ -75,7 +75,7 @@ def train_cached(spec: RunSpec) -> dict[str, Any]:
 def backbone_of(spec: RunSpec, device: torch.device) -> tuple[ImageClassifier, Engine]:
     """The model to extract features with, held as the strategy holds it in evaluation, and its engine. Collective."""
     engine = evaluation_engine(spec, device)
-    model = build_model(spec, engine.placement(), engine.compute_dtype)
+    model = build_classifier(spec, engine.placement(), engine.compute_dtype)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert trained == {"head.weight", "head.bias"}, f"features depend on {trained}"  # `check_cached` lets no other be
     model.eval()

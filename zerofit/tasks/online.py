@@ -21,7 +21,7 @@ from zerofit.data.images import IGNORED, open_split
 from zerofit.data.loader import Loader, close, train_loader
 from zerofit.data.order import TrainOrder
 from zerofit.measure.device import peak_flops
-from zerofit.measure.flops import training_flops_per_image
+from zerofit.measure.flops import training_flops_per_sample
 from zerofit.measure.gauges import Gauges, open_card
 from zerofit.measure.memory import Peak
 from zerofit.measure.profile import Window
@@ -205,7 +205,7 @@ def prepare(spec: RunSpec, device: torch.device, store: Store, resume: Path | No
         peak=peak,
         data_wait=lambda: trainer.data_wait_s,
         optimizer_time=watch.clock.read,
-        flops=training_flops_per_image(model),
+        flops=training_flops_per_sample(model),
         peak_flops=peak_flops(spec.hardware.name, DTYPES[spec.precision]),
         progress=progress,
         gauges=Gauges(open_card(device)),

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from zerofit.models.classifier import ImageClassifier
 from zerofit.models.trainable import param_groups
+from zerofit.models.trained import TrainedModel
 from zerofit.plan.spec import RunSpec
 from zerofit.train.lars import Lars
 
@@ -21,7 +21,7 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW
 """By the name that a recipe gives in `optimizer.name`."""
 
 
-def make_optimizer(model: ImageClassifier, spec: RunSpec, engine: Engine) -> torch.optim.Optimizer:
+def make_optimizer(model: TrainedModel, spec: RunSpec, engine: Engine) -> torch.optim.Optimizer:
     """The recipe's optimizer over the groups of `model.trainable`; to be called before the engine takes them over."""
     settings, groups = spec.recipe.optimizer, param_groups(model, spec)
     if settings.name == "lars":
@@ -38,7 +38,7 @@ def make_optimizer(model: ImageClassifier, spec: RunSpec, engine: Engine) -> tor
     return torch.optim.AdamW(groups, lr=spec.lr, betas=settings.betas, eps=settings.eps)
 
 
-def group_names(model: ImageClassifier, spec: RunSpec) -> list[list[str]]:
+def group_names(model: TrainedModel, spec: RunSpec) -> list[list[str]]:
     """Names of the parameters in each group of `make_optimizer`, in its order, however they are held."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = [[names[id(parameter)] for parameter in group["params"]] for group in param_groups(model, spec)]

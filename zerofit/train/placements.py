@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from zerofit.models.classifier import ImageClassifier
 from zerofit.models.placement import kept_tied, parameters_on_meta
+from zerofit.models.trained import TrainedModel
 
 if TYPE_CHECKING:
     from zerofit.train.engine import Engine
@@ -37,7 +37,7 @@ class ShardedPlacement:
             stack.enter_context(parameters_on_meta())
             yield
 
-    def shard(self, model: ImageClassifier) -> None:
+    def shard(self, model: TrainedModel) -> None:
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
@@ -95,7 +95,7 @@ class PartitionedPlacement:
         if "__init_subclass__" in vars(nn.Module):
             del nn.Module.__init_subclass__
 
-    def shard(self, model: ImageClassifier) -> None:
+    def shard(self, model: TrainedModel) -> None:
         for _, buffer in model.named_buffers():
             assert not buffer.is_meta, "a buffer was made without its values"
 

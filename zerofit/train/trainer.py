@@ -20,8 +20,8 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from zerofit.config.errors import UserError
 from zerofit.data.loader import Loader
-from zerofit.models.classifier import ImageClassifier
 from zerofit.models.frozen import write_frozen
+from zerofit.models.trained import TrainedModel
 from zerofit.plan.spec import RunSpec, origin_of
 from zerofit.train.arguments import training_arguments
 from zerofit.train.deferred import Deferred
@@ -41,7 +41,7 @@ class RunTrainer(Trainer):
         self,
         spec: RunSpec,
         engine: Engine,
-        model: ImageClassifier,
+        model: TrainedModel,
         job: Job,
         store: Store,
         callbacks: list[TrainerCallback],
