@@ -59,7 +59,7 @@ def be_rank(run_dir: Path, measure: Measurement) -> None:
 
     from zerofit.launch.worker import prepare_engine
     from zerofit.plan.files import read_spec
-    from zerofit.tasks.online import this_device
+    from zerofit.tasks.loop import this_device
 
     spec = read_spec(run_dir)
     os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(run_dir / "ops"))
@@ -79,14 +79,14 @@ def training(spec: RunSpec, device: torch.device) -> dict[str, Any]:
     from transformers.trainer_utils import SaveStrategy
 
     from zerofit.data.loader import close
-    from zerofit.tasks.online import largest, prepare
+    from zerofit.tasks.loop import largest, prepare
 
     run = prepare(spec, device, NoStore())
     run.trainer.args.save_strategy = SaveStrategy.NO
     try:
         run.trainer.train()
     finally:
-        close(run.job.loader)
+        close(run.job.train_loader())
     return largest(run.peak.figures())
 
 

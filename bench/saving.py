@@ -41,7 +41,7 @@ def saving(spec: RunSpec, device: torch.device) -> dict[str, Any]:
 
     from zerofit.checkpoint.store import RunStore
     from zerofit.data.loader import close
-    from zerofit.tasks.online import largest, prepare
+    from zerofit.tasks.loop import largest, prepare
 
     ends: list[tuple[float, bool]] = []  # of steps; whether a checkpoint was there by then
     store = RunStore(spec)
@@ -60,7 +60,7 @@ def saving(spec: RunSpec, device: torch.device) -> dict[str, Any]:
         run.trainer.train()
         store.finish()
     finally:
-        close(run.job.loader)
+        close(run.job.train_loader())
         store.close()
     steps = [later[0] - earlier[0] for earlier, later in zip(ends, ends[1:], strict=False)]
     behind = steps[SAVED : len(steps) - 1]  # the step after the save has the save in it; the last one its end
@@ -78,7 +78,7 @@ def resuming(began: float, spec: RunSpec, device: torch.device) -> dict[str, Any
     from transformers import TrainerCallback
 
     from zerofit.data.loader import close
-    from zerofit.tasks.online import prepare, this_device
+    from zerofit.tasks.loop import prepare, this_device
 
     marks: dict[str, float] = {"imports_s": time.time() - began}
 
@@ -97,7 +97,7 @@ def resuming(began: float, spec: RunSpec, device: torch.device) -> dict[str, Any
     try:
         run.trainer.train()
     finally:
-        close(run.job.loader)
+        close(run.job.train_loader())
     return {name: round(value, 2) for name, value in marks.items()}
 
 

@@ -99,7 +99,7 @@ def train_without_checkpoints(spec: RunSpec, swap: bool, mutations: list[str]) -
     from transformers.trainer_utils import SaveStrategy
 
     from zerofit.data.loader import close
-    from zerofit.tasks.online import prepare
+    from zerofit.tasks.loop import prepare
 
     with plain_ddp() if swap else nullcontext():
         run = prepare(spec, torch.device("cpu"), NoStore())
@@ -110,7 +110,7 @@ def train_without_checkpoints(spec: RunSpec, swap: bool, mutations: list[str]) -
                 stack.enter_context(MUTATIONS[name](run.trainer))
             run.trainer.train()
     finally:
-        close(run.job.loader)
+        close(run.job.train_loader())
     engine = engine_of(run.trainer.model_wrapped, run.trainer.optimizer)
     return {"test": run.test(), "engine": engine}
 

@@ -44,16 +44,16 @@ def crash(kind: str, message: str) -> None:
     """Let this rank's second step end so."""
     import torch
 
-    from zerofit.train.trainer import RunTrainer
+    from zerofit.train.image_trainer import ImageTrainer
 
-    loss = RunTrainer.compute_loss
+    loss = ImageTrainer.compute_loss
 
-    def crashing(self: RunTrainer, *arguments: Any, **options: Any) -> Any:
+    def crashing(self: ImageTrainer, *arguments: Any, **options: Any) -> Any:
         if self.state.global_step == 1:
             raise {"OutOfMemoryError": torch.OutOfMemoryError, "ValueError": ValueError}[kind](message)
         return loss(self, *arguments, **options)
 
-    RunTrainer.compute_loss = crashing  # type: ignore[method-assign]
+    ImageTrainer.compute_loss = crashing  # type: ignore[method-assign]
 
 
 def jump() -> None:

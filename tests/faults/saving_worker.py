@@ -65,7 +65,7 @@ def train(run: Path, faults: dict[int, str], behind: dict[int, str]) -> dict[str
     from zerofit.checkpoint import memory
     from zerofit.checkpoint.store import RunStore
     from zerofit.data.loader import close
-    from zerofit.tasks.online import prepare
+    from zerofit.tasks.loop import prepare
 
     outcome: dict[str, Any] = {"said": [], "parts": [], "after": {}, "sizes": [], "stopped": None}
     outcome |= {"meanwhile": {}, "memory": None}
@@ -118,7 +118,7 @@ def train(run: Path, faults: dict[int, str], behind: dict[int, str]) -> dict[str
     except UserError as error:
         outcome["stopped"] = str(error)
     finally:
-        close(prepared.job.loader)
+        close(prepared.job.train_loader())
         store.close()
     outcome["memory"] = [path.name for path in memory.sweep()]
     return outcome

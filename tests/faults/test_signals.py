@@ -34,7 +34,7 @@ probe: {features: cached, lr_scales: [0.3, 1.0], batch_norms: [false, true]}
 # What a rank is about to do, or is doing, when the signal comes; how the command ends; the step that is saved.
 MOMENTS = [
     pytest.param({"before": "zerofit.launch.group:join"}, ENDED, None, id="joining", marks=rest),
-    pytest.param({"before": "zerofit.tasks.online:build_model"}, ENDED, None, id="building the model"),
+    pytest.param({"before": "zerofit.tasks.loop:build_model"}, ENDED, None, id="building the model"),
     pytest.param({"before": "zerofit.tasks.online:open_split"}, ENDED, None, id="reading data", marks=rest),
     pytest.param({"phase": "before the first step"}, SAVED, 1, id="before the first step", marks=rest),
     pytest.param({"phase": "step 5: waiting for data"}, SAVED, 5, id="waiting for data", marks=rest),
@@ -70,7 +70,7 @@ def test_a_signal_to_a_rank_that_does_not_listen_yet_is_no_crash(zygote: Zygote,
     """Schedulers signal all processes at once: which one hears first is not to matter."""
     run = tmp_path / "run"
     words = ("train", recipe(tmp_path), "strategy=ddp", "--nproc", 2, f"run_dir={run}", "--auto-resume", 1)
-    fault = {"number": signal.SIGTERM, "to": "rank", "rank": 1, "before": "zerofit.tasks.online:build_model"}
+    fault = {"number": signal.SIGTERM, "to": "rank", "rank": 1, "before": "zerofit.tasks.loop:build_model"}
     command = zygote.run(*words, cwd=tmp_path, signal=fault)
     assert command.code == ENDED, command.said
     assert command.stderr.splitlines() == [f"ended by signal 15; logs: {run}/logs"]

@@ -42,6 +42,7 @@ IMPORTED = (
     "zerofit.launch.worker",
     "zerofit.report.table",
     "zerofit.tasks.cached",
+    "zerofit.tasks.loop",
     "zerofit.tasks.online",
     "zerofit.train.fsdp2",
     "zerofit.train.zero",

@@ -11,7 +11,7 @@ from zerofit.data.images import Images, open_for_evaluation, open_split
 from zerofit.models.build import build_model
 from zerofit.plan.spec import RunSpec
 from zerofit.tasks.counting import count
-from zerofit.tasks.online import this_device
+from zerofit.tasks.loop import this_device
 from zerofit.train.engine import WEIGHTS
 from zerofit.train.strategy import evaluation_engine
 

@@ -24,7 +24,7 @@ from zerofit.models.frozen import write_frozen
 from zerofit.plan.spec import RunSpec, origin_of
 from zerofit.tasks import shown
 from zerofit.tasks.features import extract
-from zerofit.tasks.online import largest, memory, this_device
+from zerofit.tasks.loop import largest, memory, this_device
 from zerofit.train.engine import WEIGHTS, Engine
 from zerofit.train.head_grid import schedule
 from zerofit.train.heads import Probed, fitted, train_heads

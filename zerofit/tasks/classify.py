@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zerofit.config.schema import Recipe
 from zerofit.data.images import describe
 from zerofit.plan.spec import ImageFacts, RunSpec
+
+if TYPE_CHECKING:
+    from zerofit.tasks.loop import Work
 
 
 class Classify:
@@ -19,6 +22,12 @@ class Classify:
 
     def train(self, spec: RunSpec, resume: Path | None) -> dict[str, Any]:
         """Train, validate and save as the recipe says, then test; returns result.json's body. Collective."""
-        from zerofit.tasks.online import train_online
+        from zerofit.tasks.loop import train
 
-        return train_online(spec, resume)
+        return train(spec, resume)
+
+    def work(self) -> Work:
+        """What it puts into the loop."""
+        from zerofit.tasks.online import ImageWork
+
+        return ImageWork()

@@ -7,7 +7,7 @@ cached: the backbone runs once, and a grid of heads is trained on what it gave, 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zerofit.config.errors import UserError
 from zerofit.config.model import Rule
@@ -15,6 +15,9 @@ from zerofit.config.schema import Recipe
 from zerofit.data.images import describe
 from zerofit.plan.rules import HEAD
 from zerofit.plan.spec import ImageFacts, RunSpec
+
+if TYPE_CHECKING:
+    from zerofit.tasks.loop import Work
 
 HEAD_ALONE = tuple(Rule(pattern=pattern) for pattern in (HEAD[0].pattern, "^head", "head"))
 """Rules that train the head and nothing else, at the optimizer's own rate and decay."""
@@ -37,9 +40,15 @@ class Probe:
             from zerofit.tasks.cached import train_cached
 
             return train_cached(spec)
-        from zerofit.tasks.online import train_online
+        from zerofit.tasks.loop import train
 
-        return train_online(spec, resume)
+        return train(spec, resume)
+
+    def work(self) -> Work:
+        """What it puts into the loop, online."""
+        from zerofit.tasks.online import ImageWork
+
+        return ImageWork()
 
 
 def check_cached(recipe: Recipe) -> None:

@@ -16,7 +16,7 @@ from zerofit.checkpoint.store import RunStore
 from zerofit.config.errors import UserError
 from zerofit.data.loader import close
 from zerofit.plan.spec import RunSpec
-from zerofit.tasks.online import prepare
+from zerofit.tasks.loop import prepare
 from zerofit.train.callbacks import Ready, forget_after
 from zerofit.train.job import Part, Store
 from zerofit.train.writes import Writes
@@ -78,7 +78,7 @@ def rewrite(target: RunSpec, spec: RunSpec, checkpoint: Path) -> None:
         with suppress(_Written):
             run.trainer.train()
     finally:
-        close(run.job.loader)
+        close(run.job.train_loader())
     if dist.get_rank() == 0:
         forget_after(target.run_dir / "metrics.jsonl", run.trainer.state.global_step)
     dist.barrier()  # rank 0 holds the store by which the others hear of each other

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -137,9 +137,9 @@ class Guard(TrainerCallback):
 class Records(TrainerCallback):
     """Appends to metrics.jsonl, hands its lines to trackers and moves the progress bar. Rank 0 only.
 
-    A line per logged step: step, epoch, loss, grad_norm, lr, samples_s (all ranks), mfu, peak_alloc_gib,
-    peak_reserved_gib, host_rss_gib, data_wait_s, optimizer_s and what `Gauges` tell; a line per evaluation: step,
-    epoch, val_loss, val_top1, val_top5, val_duration_s (of the evaluation), duration_s (since the evaluation before,
+    A line per logged step: step, epoch, loss, grad_norm, lr, samples_s and tokens_s (all ranks), mfu,
+    peak_alloc_gib, peak_reserved_gib, host_rss_gib, data_wait_s, optimizer_s, the trainer's own figures, and what
+    `Gauges` tell; a line per evaluation: step, epoch, val_loss, val_top1, val_top5, val_duration_s (of the evaluation), duration_s (since the evaluation before,
     or the start). data_wait_s and optimizer_s are of the steps since the line before, on rank 0.
     """
 
@@ -150,17 +150,21 @@ class Records(TrainerCallback):
         peak: Peak,
         data_wait: Callable[[], float],
         optimizer_time: Callable[[], float],
-        flops: float,
+        tokens: Callable[[], float | None],
+        say: Callable[[Mapping[str, float]], str],
+        figures: Mapping[str, str],
+        flops: float | None,
         peak_flops: float | None,
         progress: Any,
         gauges: Gauges,
         tracking: Tracking,
     ) -> None:
         self.path, self.spec, self.peak, self.data_wait = path, spec, peak, data_wait
-        self.optimizer_time = optimizer_time
+        self.optimizer_time, self.tokens, self.say, self.figures = optimizer_time, tokens, say, figures
         self.flops, self.peak_flops, self.progress = flops, peak_flops, progress
         self.gauges, self.tracking = gauges, tracking
         self._since, self._step, self._waited = time.perf_counter(), 0, 0.0
+        self._tokens = 0.0
         self._evaluated = self._since
         self.samples_s: list[float] = []
 
@@ -190,10 +194,12 @@ class Records(TrainerCallback):
             "grad_norm": float(logs["grad_norm"]) if logs.get("grad_norm") is not None else None,
             "lr": logs["learning_rate"],
             "samples_s": round(rate, 3),
+            **self._tokens_s(now - self._since),
             "mfu": self._mfu(rate),
             **memory,
             "data_wait_s": round(waited - self._waited, 6),
             "optimizer_s": round(self.optimizer_time(), 6),
+            **{ours: logs[theirs] for theirs, ours in self.figures.items() if logs.get(theirs) is not None},
             **self.gauges.figures(),
         }
         self._since, self._step, self._waited = now, step, waited
@@ -207,9 +213,8 @@ class Records(TrainerCallback):
         now = time.perf_counter()
         duration, self._evaluated = now - self._evaluated, now
         self._append({"step": state.global_step, "epoch": epoch, **figures, "duration_s": round(duration, 3)})
-        self.progress.note(
-            f"step {state.global_step}: validation top-1 {figures['val_top1']:.2%}, loss {figures['val_loss']:.4f}"
-        )
+        own = {name.removeprefix("eval_"): value for name, value in kwargs["metrics"].items()}
+        self.progress.note(f"step {state.global_step}: validation {self.say(own)}")
         self._since += figures["val_duration_s"]  # not training time
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -222,8 +227,15 @@ class Records(TrainerCallback):
         self.tracking.end()
         self.progress.close()
 
+    def _tokens_s(self, seconds: float) -> dict[str, float]:
+        tokens = self.tokens()
+        if tokens is None:
+            return {}
+        new, self._tokens = tokens - self._tokens, tokens
+        return {"tokens_s": round(new / seconds, 3)}
+
     def _mfu(self, rate: float) -> float | None:
-        if self.peak_flops is None:
+        if self.peak_flops is None or self.flops is None:
             return None
         # Recomputation is not counted: that is what MFU means.
         return round(self.flops * rate / self.spec.batches.ranks / self.peak_flops, 4)

@@ -24,11 +24,18 @@ class Job(Protocol):
     def seek(self, step: int) -> None:
         """Make the next pass over the loader begin after `step` optimizer steps of the run."""
 
-    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        """Mean loss of a micro-batch (scalar, float32)."""
-
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Figures over the validation split, equal on every rank: `loss`, `top1`, ... Collective."""
+
+    def say(self, figures: Mapping[str, float]) -> str:
+        """Such figures in a few words."""
+
+
+class LossJob(Job, Protocol):
+    """A task whose loss is its own."""
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """Mean loss of a micro-batch (scalar, float32)."""
 
 
 class Store(Protocol):

@@ -1,5 +1,6 @@
-"""The one loop: transformers' Trainer, with our data, loss, validation and checkpoints put in at its seams.
+"""The one loop: transformers' Trainer, with our data, validation and checkpoints put in at its seams.
 
+A task's trainer is this before transformers' Trainer (image_trainer.py) or one of TRL's (sft_trainer.py).
 Two private methods are overridden (`_save_checkpoint`, `_get_output_dir`): a callback comes after the old
 checkpoint is rotated away, which is too late to commit the new one.
 """
@@ -8,14 +9,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from zerofit.config.errors import UserError
@@ -23,7 +24,6 @@ from zerofit.data.loader import Loader
 from zerofit.models.frozen import write_frozen
 from zerofit.models.trained import TrainedModel
 from zerofit.plan.spec import RunSpec, origin_of
-from zerofit.train.arguments import training_arguments
 from zerofit.train.deferred import Deferred
 from zerofit.train.engine import WEIGHTS, Engine
 from zerofit.train.footprint import checkpoint_bytes
@@ -37,6 +37,9 @@ from zerofit.train.writes import AtOnce, Write, Writes
 class RunTrainer(Trainer):
     """Trains `job` under `engine`. `data_wait_s` is the time spent waiting for data so far, in seconds."""
 
+    figures: Mapping[str, str] = {}
+    """Figures of a step that the trainer logs besides loss, gradient norm and rate: its name -> ours."""
+
     def __init__(
         self,
         spec: RunSpec,
@@ -45,6 +48,8 @@ class RunTrainer(Trainer):
         job: Job,
         store: Store,
         callbacks: list[TrainerCallback],
+        arguments: Any,
+        **others: Any,
     ) -> None:
         self.spec, self.engine, self.job, self.store = spec, engine, job, store
         self.classifier = model
@@ -53,14 +58,8 @@ class RunTrainer(Trainer):
         self._writes: Writes = AtOnce()
         self._deferred = Deferred()
         self._validated: tuple[int, float] | None = None  # the last validation: its step, and evaluate.best_metric
-        loader = job.train_loader()
-        super().__init__(
-            model=model,
-            args=training_arguments(spec, engine),
-            train_dataset=loader.dataset,
-            eval_dataset=loader.dataset,  # Trainer asks for one; `evaluate` below does not use it
-            callbacks=callbacks,
-        )
+        # Trainer asks for both data sets, and uses neither: see `get_train_dataloader` and `evaluate`.
+        super().__init__(model=model, args=arguments, callbacks=callbacks, **others)
         self.remove_callback(PrinterCallback)
         torch.manual_seed(spec.recipe.train.seed + dist.get_rank())  # Trainer's own seed drops the same on every rank
 
@@ -88,16 +87,9 @@ class RunTrainer(Trainer):
         self.data_wait_s += time.perf_counter() - started
         return batches
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
-        """The job's loss of a micro-batch."""
-        assert not return_outputs
-        return self.job.loss(model, inputs)
+    def tokens_seen(self) -> float | None:
+        """Tokens that all ranks have trained on since the process began; null where nobody counts them."""
+        return None
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Validation figures, with Trainer's `eval_` before their names; where ranks are to stop, none, and no more."""
@@ -107,8 +99,8 @@ class RunTrainer(Trainer):
         with suppress(Stopped):
             figures = self.job.validate(self.model_wrapped)
         self.engine.settle(self.model_wrapped)
-        self.model_wrapped.train()
         if figures is None:
+            self.model_wrapped.train()
             self.control.should_evaluate = False
             self.control.should_training_stop = True
             self.control.should_save = self.control.should_save or self.spec.recipe.checkpoint.at_end
@@ -116,7 +108,8 @@ class RunTrainer(Trainer):
         self._validated = (self.state.global_step, figures[self.spec.recipe.best_metric])
         figures["duration_s"] = time.perf_counter() - started
         metrics = {f"eval_{name}": value for name, value in figures.items()}
-        self.log(dict(metrics))  # into trainer_state.json
+        self.log(dict(metrics))  # into trainer_state.json; TRL's trainers tell by the model's mode what is logged
+        self.model_wrapped.train()
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 

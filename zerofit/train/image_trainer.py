@@ -1,0 +1,44 @@
+"""Trainer of tasks on images: the loss is the job's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import TrainerCallback
+
+from zerofit.models.trained import TrainedModel
+from zerofit.plan.spec import RunSpec
+from zerofit.train.arguments import training_arguments
+from zerofit.train.engine import Engine
+from zerofit.train.job import LossJob, Store
+from zerofit.train.trainer import RunTrainer
+
+
+class ImageTrainer(RunTrainer):
+    """Trains with `job.loss`."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        engine: Engine,
+        model: TrainedModel,
+        job: LossJob,
+        store: Store,
+        callbacks: list[TrainerCallback],
+    ) -> None:
+        data = job.train_loader().dataset
+        arguments = training_arguments(spec, engine)
+        super().__init__(spec, engine, model, job, store, callbacks, arguments, train_dataset=data, eval_dataset=data)
+        self.loss_of = job.loss
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The job's loss of a micro-batch."""
+        assert not return_outputs
+        return self.loss_of(model, inputs)
