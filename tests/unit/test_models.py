@@ -343,7 +343,7 @@ def test_a_missing_directory_is_not_asked_of_the_hub(tmp_path: Path, monkeypatch
     def hub(*_: object, **__: object) -> str:
         raise AssertionError("the hub was asked")
 
-    monkeypatch.setattr("zerofit.models.pretrained.snapshot_download", hub)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", hub)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").mkdir()
     (tmp_path / "weights.safetensors").touch()
@@ -356,7 +356,7 @@ def test_a_hub_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch)
     def hub(*_: object, **__: object) -> str:
         raise LocalEntryNotFoundError("Got: ConnectError\nCheck your connection.")
 
-    monkeypatch.setattr("zerofit.models.pretrained.snapshot_download", hub)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", hub)
     assert "could not be had from the hub: Got: ConnectError" in refused(
         {"kind": "patch_lm", "pretrained": "some/model"}
     )

@@ -12,15 +12,12 @@ tensors. Transformers keeps that knowledge in its conversion mapping, which this
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -29,11 +26,11 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, dot
 
 from zerofit.config.errors import UserError
 from zerofit.config.limited import read_limited
+from zerofit.config.located import located
 
 STEM = "model"
 WHOLE = f"{STEM}.safetensors"
 INDEX = f"{STEM}.safetensors.index.json"
-HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 FIELD = "model.pretrained"
 
 Reader = Callable[[], Tensor]
@@ -46,20 +43,9 @@ def locate(name: str, *, weights: bool = True) -> Path:
     Without `weights` its config.json alone is downloaded. What looks like a path is never asked of the hub. Raises
     UserError.
     """
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    if not HUB_ID.fullmatch(name) or Path(path.parts[0]).exists():
-        what = "is a file; give the directory that holds it" if path.exists() else "does not exist"
-        raise UserError(f"model.pretrained: the directory {name} {what}")
-    try:
-        wanted = ["config.json", "*.safetensors", INDEX] if weights else ["config.json"]
-        return Path(snapshot_download(name, allow_patterns=wanted))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"model.pretrained: {name} is no directory here, and could not be had from the hub: {reason}"
-        ) from None
+    directory = located(name, FIELD, ["config.json", "*.safetensors", INDEX] if weights else ["config.json"])
+    assert directory is not None, "online it is there, or an error"
+    return directory
 
 
 def pretrained_weights(backbone: PreTrainedModel, directory: Path) -> Iterator[tuple[str, Tensor]]:

@@ -15,16 +15,21 @@ PATIENCE = 30.0
 
 
 class RowsProgress:
-    """Nobody knows how many rows there will be."""
+    """`total` rows, or nobody knows how many; a bar comes after `delay` seconds."""
 
-    def __init__(self, out: TextIO | None = None) -> None:
+    def __init__(
+        self, out: TextIO | None = None, *, name: str = "prepare", total: int | None = None, delay: float = 0.0
+    ) -> None:
         self.out = sys.stdout if out is None else out
+        self.name = name
         self.done = 0
         self._started = self._written = time.monotonic()
         self._bar: Any = None
         if os.environ.get("ZEROFIT_TTY") == "1" or self.out.isatty():
             self._bar = tqdm(
-                desc="prepare",
+                desc=name,
+                total=total,
+                delay=delay,
                 unit=" rows",
                 file=self.out,
                 mininterval=0.5,
@@ -45,7 +50,7 @@ class RowsProgress:
             self._bar.update(rows)
         elif time.monotonic() - self._written >= PATIENCE:
             self._written = time.monotonic()
-            print(f"prepare: {self.done:,} rows, {self.rate:,.0f} rows/s", file=self.out, flush=True)
+            print(f"{self.name}: {self.done:,} rows, {self.rate:,.0f} rows/s", file=self.out, flush=True)
 
     def close(self) -> None:
         """Take the bar away."""
