@@ -1,0 +1,1 @@
+"""Generation: completions of prompts from any causal language model that lies whole on one device."""
