@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from zerofit.config.data import Data
-from zerofit.config.schema import Recipe
+from zerofit.config.schema import LANGUAGE, Recipe
 from zerofit.data.images import describe
 from zerofit.plan.build import make_plan
-from zerofit.plan.spec import Hardware, ImageFacts, RunSpec
+from zerofit.plan.spec import Hardware, ImageFacts, RunSpec, TextFacts
+from zerofit.tasks import TASKS
 
 CPU = Hardware(device="cpu", count=1, name="CPU", memory_gib=8.0, capability=None, cpus=2)
 STEPS = 30
@@ -71,7 +72,7 @@ def recipe(
     fields: dict[str, dict[str, Any]] = {
         "data": {"source": "digits"},
         "train": {"max_steps": STEPS, "micro_batch": micro(1, world=2), "global_batch": GLOBAL_BATCH},
-        "optimizer": {"weight_decay": 0.1, "warmup": {"steps": 5}, **OPTIMIZER[model["kind"]]},
+        "optimizer": {"weight_decay": 0.1, "warmup": {"steps": 5}, **OPTIMIZER.get(model["kind"], {})},
         "evaluate": {"micro_batch": 60},
     }
     merged = {name: fields.get(name, {}) | sections.get(name, {}) for name in {**fields, **sections}}
@@ -80,7 +81,11 @@ def recipe(
 
 def plan(made: Recipe, world: int, run_dir: Path) -> RunSpec:
     """The resolved run on `world` ranks of this CPU."""
-    return make_plan(made, facts=_facts(made.data, made.model.image_size), hardware=CPU, ranks=world, run_dir=run_dir)
+    if made.task in LANGUAGE:
+        facts: ImageFacts | TextFacts = TASKS[made.task].describe(made)
+    else:
+        facts = _facts(made.images, made.image_model.image_size)
+    return make_plan(made, facts=facts, hardware=CPU, ranks=world, run_dir=run_dir)
 
 
 @cache

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from zerofit.data.images import open_split
 from zerofit.data.order import permutation
+from zerofit.data.samples import Sample, open_samples
 from zerofit.models.build import build_model
 from zerofit.models.placement import WholePlacement
 from zerofit.plan.rules import rules_of
@@ -86,6 +87,60 @@ def samples(spec: RunSpec, split: str) -> tuple[Tensor, Tensor]:
     pixels = torch.stack([images[index][0] for index in range(len(images))]).float() / 255
     labels = torch.tensor([images[index][1] for index in range(len(images))])
     return (pixels - torch.tensor(data.mean).view(3, 1, 1)) / torch.tensor(data.std).view(3, 1, 1), labels
+
+
+def language_reference(spec: RunSpec) -> Curve:
+    """Train a language model row by row, each alone: no padding, no packs, no accumulation and no ranks.
+
+    The loss is the sum over all tokens that are learnt in the global batch, divided by their number.
+    """
+    sizes = spec.batches
+    model = build_model(spec, WholePlacement(CPU, torch.float32), torch.float32)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = optimizer_of(spec, groups(model, spec))
+    samples = open_samples(spec.text, "train")
+    curve = Curve(elements=sum(parameter.numel() for parameter in trained))
+    for step in range(sizes.total_steps):
+        epoch, place = divmod(step, sizes.steps_per_epoch)
+        order = permutation(spec.text.train, spec.recipe.train.seed, epoch)
+        batch = order[place * sizes.global_batch : (place + 1) * sizes.global_batch].tolist()
+        factor = schedule(spec.recipe.optimizer.schedule, step, sizes.warmup_steps, sizes.total_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        rows = [row for sample in batch for row in rows_of(samples[sample])]
+        targets = sum(int(learnt[1:].sum()) for _, learnt in rows)
+        loss = 0.0
+        for tokens, learnt in rows:
+            part = row_loss(model, tokens, learnt) / targets
+            part.backward()
+            loss += part.item()
+        norm = nn.utils.clip_grad_norm_(trained, spec.recipe.optimizer.clip_grad or math.inf)
+        optimizer.step()
+        optimizer.zero_grad()
+        curve.loss.append(loss)
+        curve.grad_norm.append(norm.item())
+        curve.lr.append(spec.lr * factor)
+    model.eval()
+    rows = [row for sample in open_samples(spec.text, "test") for row in rows_of(sample)]
+    with torch.no_grad():
+        total = sum(row_loss(model, *row).item() for row in rows)
+    curve.test_loss = total / sum(int(learnt[1:].sum()) for _, learnt in rows)
+    named = model.named_parameters()
+    curve.weights = {name: parameter.detach() for name, parameter in named if parameter.requires_grad}
+    return curve
+
+
+def rows_of(sample: Sample) -> list[tuple[Tensor, Tensor]]:
+    """(tokens, which of them are learnt) of each row in a sample."""
+    sizes = list(sample.lengths)
+    tokens = torch.from_numpy(sample.tokens.astype("int64")).split(sizes)
+    return list(zip(tokens, torch.from_numpy(sample.learnt.copy()).split(sizes), strict=True))
+
+
+def row_loss(model: nn.Module, tokens: Tensor, learnt: Tensor) -> Tensor:
+    """Minus the log-probability of the tokens that are learnt, each after those before it, added up."""
+    logs = model(input_ids=tokens[None, :-1]).logits[0].log_softmax(dim=1)
+    return -logs[torch.arange(len(tokens) - 1), tokens[1:]][learnt[1:]].sum()
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from zerofit.config.schema import Recipe
 from zerofit.plan.spec import ImageFacts, RunSpec, TextFacts
 from zerofit.tasks.classify import Classify
 from zerofit.tasks.probe import Probe
+from zerofit.tasks.sft import Sft
 
 if TYPE_CHECKING:
     from zerofit.tasks.loop import Work
@@ -30,4 +31,4 @@ class Task(Protocol):
         """What it puts into the loop (loop.py)."""
 
 
-TASKS: dict[str, Task] = {"classify": Classify(), "probe": Probe()}
+TASKS: dict[str, Task] = {"classify": Classify(), "probe": Probe(), "sft": Sft()}

@@ -1,6 +1,8 @@
-"""The fence: the one file that knows TrainingArguments."""
+"""The fence: the one file that knows TrainingArguments, and TRL's kinds of them."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainingArguments
@@ -8,57 +10,97 @@ from transformers import TrainingArguments
 from zerofit.plan.spec import RunSpec
 from zerofit.train.engine import Engine
 
+if TYPE_CHECKING:
+    from trl import SFTConfig
+
 SCHEDULES = {"constant": "constant_with_warmup", "cosine": "cosine", "linear": "linear"}
 
 
-class Arguments(TrainingArguments):
-    """TrainingArguments of a model that is placed before Trainer sees it."""
+class Placed:
+    """Arguments for a model that is placed before Trainer sees it: to be put before the class of arguments."""
 
     @property
     def device(self) -> torch.device:
         """This rank's; plain `cpu`, not `cpu:0`, to which transformers 5.17 cannot load an optimizer's state."""
-        device: torch.device = super().device
+        device: torch.device = super().device  # type: ignore[misc]
         return torch.device("cpu") if device.type == "cpu" else device
 
     @property
     def place_model_on_device(self) -> bool:
+        """Never."""
         return False
 
 
+class Arguments(Placed, TrainingArguments):
+    """Of tasks on images."""
+
+
 def training_arguments(spec: RunSpec, engine: Engine) -> TrainingArguments:
-    """Translate the resolved run. Nothing is left to a default whose change would change numbers."""
+    """Translate the resolved run."""
+    return Arguments(**_common(spec, engine), average_tokens_across_devices=False)
+
+
+def sft_arguments(spec: RunSpec, engine: Engine) -> SFTConfig:
+    """Translate the resolved run of the task sft. Samples come ready; the loss is of tokens of the global batch."""
+    from trl import SFTConfig
+
+    class SftArguments(Placed, SFTConfig):
+        """TRL's, for a model that is placed."""
+
+    return SftArguments(
+        **_common(spec, engine),
+        average_tokens_across_devices=True,
+        loss_type="nll",
+        dataset_kwargs={"skip_prepare_dataset": True},
+        max_length=None,
+        packing=False,
+        eval_packing=False,
+        padding_free=False,
+        assistant_only_loss=False,
+        completion_only_loss=False,
+        activation_offloading=False,
+        use_liger_kernel=False,
+        router_aux_loss_coef=0.0,
+        trust_remote_code=False,
+    )
+
+
+def _common(spec: RunSpec, engine: Engine) -> dict[str, Any]:
+    """What every trainer is told. Nothing is left to a default whose change would change numbers."""
     recipe, batches = spec.recipe, spec.batches
     optimizer = recipe.optimizer
-    return Arguments(
-        output_dir=str(spec.run_dir / "checkpoints"),
-        max_steps=batches.total_steps,
-        per_device_train_batch_size=batches.micro,
-        per_device_eval_batch_size=batches.evaluate_micro,
-        gradient_accumulation_steps=batches.accumulation,
-        learning_rate=spec.lr,
-        weight_decay=optimizer.weight_decay,
-        adam_beta1=optimizer.betas[0],
-        adam_beta2=optimizer.betas[1],
-        adam_epsilon=optimizer.eps,
-        max_grad_norm=optimizer.clip_grad or 0.0,
-        lr_scheduler_type=SCHEDULES[optimizer.schedule],
-        warmup_steps=batches.warmup_steps,
-        seed=recipe.train.seed,
-        logging_strategy="steps",
-        logging_steps=recipe.track.every,
-        logging_nan_inf_filter=False,
-        save_strategy="steps",
-        save_steps=batches.checkpoint_steps or batches.total_steps,
-        eval_strategy="no" if batches.evaluate_steps is None else "steps",
-        eval_steps=batches.evaluate_steps,
-        metric_for_best_model=None if batches.evaluate_steps is None else recipe.best_metric,
-        greater_is_better=recipe.best_metric != "loss",
-        use_cpu=spec.hardware.device == "cpu",
-        ddp_find_unused_parameters=False,
-        ignore_data_skip=True,  # our order of samples is sought, not skipped through
-        remove_unused_columns=False,
-        average_tokens_across_devices=False,
-        disable_tqdm=True,
-        report_to="none",  # trackers get the lines of metrics.jsonl (tracking.py)
+    return {
+        "output_dir": str(spec.run_dir / "checkpoints"),
+        "max_steps": batches.total_steps,
+        "per_device_train_batch_size": batches.micro,
+        "per_device_eval_batch_size": batches.evaluate_micro,
+        "gradient_accumulation_steps": batches.accumulation,
+        "learning_rate": spec.lr,
+        "weight_decay": optimizer.weight_decay,
+        "adam_beta1": optimizer.betas[0],
+        "adam_beta2": optimizer.betas[1],
+        "adam_epsilon": optimizer.eps,
+        "max_grad_norm": optimizer.clip_grad or 0.0,
+        "lr_scheduler_type": SCHEDULES[optimizer.schedule],
+        "lr_scheduler_kwargs": {},
+        "warmup_steps": batches.warmup_steps,
+        "seed": recipe.train.seed,
+        "logging_strategy": "steps",
+        "logging_steps": recipe.track.every,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_steps": batches.checkpoint_steps or batches.total_steps,
+        "eval_strategy": "no" if batches.evaluate_steps is None else "steps",
+        "eval_steps": batches.evaluate_steps,
+        "metric_for_best_model": None if batches.evaluate_steps is None else recipe.best_metric,
+        "greater_is_better": recipe.best_metric != "loss",
+        "use_cpu": spec.hardware.device == "cpu",
+        "gradient_checkpointing": False,  # blocks are recomputed by ours (models/recompute.py)
+        "torch_empty_cache_steps": None,
+        "ddp_find_unused_parameters": False,
+        "ignore_data_skip": True,  # our order of samples is sought, not skipped through
+        "remove_unused_columns": False,
+        "disable_tqdm": True,
+        "report_to": "none",  # trackers get the lines of metrics.jsonl (tracking.py)
         **engine.arguments(),
-    )
+    }

@@ -139,8 +139,9 @@ class Records(TrainerCallback):
 
     A line per logged step: step, epoch, loss, grad_norm, lr, samples_s and tokens_s (all ranks), mfu,
     peak_alloc_gib, peak_reserved_gib, host_rss_gib, data_wait_s, optimizer_s, the trainer's own figures, and what
-    `Gauges` tell; a line per evaluation: step, epoch, val_loss, val_top1, val_top5, val_duration_s (of the evaluation), duration_s (since the evaluation before,
-    or the start). data_wait_s and optimizer_s are of the steps since the line before, on rank 0.
+    `Gauges` tell; a line per evaluation: step, epoch, val_loss, val_top1, ..., val_duration_s (of the evaluation),
+    duration_s (since the evaluation before, or the start). data_wait_s and optimizer_s are of the steps since the line
+    before, on rank 0.
     """
 
     def __init__(
