@@ -7,9 +7,11 @@ import pytest
 import torch
 from plan_examples import recipe
 from transformers import AutoConfig, AutoModelForCausalLM, ViTModel
+from transformers.pytorch_utils import Conv1D
 
 from zerofit.config.errors import UserError
 from zerofit.config.model import Model
+from zerofit.plan.decoder import decoder_of
 from zerofit.plan.shapes import SHAPES, block_elements, hidden_size, known_fields, resolve_shape
 
 PUBLISHED = {  # parameters: ViTs without head and pooler, decoders with their (perhaps tied) language head
@@ -23,6 +25,8 @@ PUBLISHED = {  # parameters: ViTs without head and pooler, decoders with their (
     "qwen3-4b": 4_022_468_096,
     "qwen3-8b": 8_190_735_360,
     "qwen3-14b": 14_768_307_200,
+    "deepseek-r1-distill-qwen-1.5b": 1_777_088_000,
+    "deepseek-r1-distill-qwen-7b": 7_615_616_512,
     "llama-3.2-1b": 1_235_814_400,
     "gpt2": 124_439_808,
 }
@@ -51,6 +55,13 @@ def test_a_shape_is_the_published_model(name: str) -> None:
     matrices = sum(p.numel() for p in blocks[0].parameters() if p.ndim == 2)
     assert block_elements(fields) == matrices
     assert hidden_size(fields) == config.hidden_size
+    if not name.startswith("vit"):
+        sizes = decoder_of(fields)
+        assert sizes is not None
+        assert (sizes.parameters, sizes.block_matrices) == (parameters, matrices)
+        linears = [m for m in blocks[0].named_modules() if isinstance(m[1], (torch.nn.Linear, Conv1D))]
+        found = {one: m.weight.shape if isinstance(m, Conv1D) else m.weight.shape[::-1] for one, m in linears}
+        assert sizes.linears == {one: tuple(shape) for one, shape in found.items()}
 
 
 @pytest.mark.parametrize(

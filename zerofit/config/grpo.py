@@ -54,11 +54,14 @@ class Grpo(Section):
     num_generations: Annotated[int, Field(ge=2), NO_BOOL] = 8
     """Completions of each prompt, which are compared with each other."""
     num_generations_eval: Count | None = None
-    """The same in evaluation; null: num_generations."""
+    """The same in evaluation, a divisor of evaluate.micro_batch x ranks; null: the largest that divides num_generations
+    too."""
     steps_per_generation: Count | None = None
-    """Micro-batches made of one generation; null: as many as one optimizer step takes (the accumulation)."""
+    """Micro-batches made of one generation, a divisor of the accumulation; null: the accumulation itself. Micro-batch x
+    ranks x this is a multiple of num_generations."""
     num_iterations: Count = 1
-    """Passes over each generation."""
+    """Passes over each generation; 1 for now: more would outlast the optimizer step, and no checkpoint keeps
+    completions."""
     loss: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo"] = "dapo"
     """How tokens are averaged and ratios are clipped, by TRL's names."""
     beta: NonNegative = 0.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import lcm
+
 from zerofit.config.errors import UserError
 from zerofit.config.optimizer import Warmup
 from zerofit.config.schema import Checkpoint, Evaluate, Recipe
@@ -11,14 +13,16 @@ from zerofit.plan.spec import Batches, ImageFacts, TextFacts
 def make_batches(recipe: Recipe, facts: ImageFacts | TextFacts, ranks: int) -> Batches:
     """Sizes in samples, lengths in optimizer steps.
 
-    An epoch is `train samples // global_batch` steps: the remainder is left out. Raises UserError where the global
-    batch is no multiple of micro_batch x ranks, where the data hold less than one, and where warm-up outlasts the run.
+    An epoch is `train samples // global_batch` steps: the remainder is left out. A sample of the task grpo is a
+    completion: num_generations of each prompt. Raises UserError where the global batch is no multiple of micro_batch x
+    ranks, where the data hold less than one, and where warm-up outlasts the run.
     """
     train = recipe.train
     accumulation = _accumulation(train.micro_batch, train.global_batch, ranks)
-    steps_per_epoch = facts.train // train.global_batch
+    times = 1 if recipe.grpo is None else recipe.grpo.num_generations
+    steps_per_epoch = facts.train * times // train.global_batch
     if steps_per_epoch == 0:
-        raise UserError(_too_few(train.micro_batch * ranks, train.global_batch, facts.train))
+        raise UserError(_too_few(train.micro_batch * ranks, train.global_batch, facts.train, times))
     lengths = [] if train.max_steps is None else [train.max_steps]
     if train.epochs is not None:
         lengths.append(max(1, round(train.epochs * steps_per_epoch)))
@@ -49,10 +53,12 @@ def _accumulation(micro: int, whole: int, ranks: int) -> int:
     return accumulation
 
 
-def _too_few(at_once: int, whole: int, samples: int) -> str:
-    largest = samples // at_once * at_once
+def _too_few(at_once: int, whole: int, rows: int, times: int) -> str:
+    samples, unit = rows * times, lcm(at_once, times)
+    largest = samples // unit * unit
     remedy = f"use at most {largest}" if largest else f"lower train.micro_batch too (micro_batch x ranks is {at_once})"
-    return f"train.global_batch {whole} is more than the {samples} training samples, so no step is possible: {remedy}"
+    what = f"{rows} training samples" if times == 1 else f"{samples} completions of {rows} prompts x {times}"
+    return f"train.global_batch {whole} is more than the {what}, so no step is possible: {remedy}"
 
 
 def _warmup_steps(warmup: Warmup, steps_per_epoch: int, total: int) -> int:

@@ -12,6 +12,7 @@ from zerofit.config.optimizer import Optimizer
 from zerofit.config.schema import ZERO_STAGE, Recipe
 from zerofit.plan.batch import make_batches
 from zerofit.plan.deepspeed import make_deepspeed
+from zerofit.plan.grpo import make_sizes
 from zerofit.plan.precision import resolve_precision
 from zerofit.plan.shapes import resolve_shape
 from zerofit.plan.spec import Hardware, ImageFacts, RunSpec, TextFacts
@@ -51,6 +52,7 @@ def make_plan(
         data=facts,
         hardware=hardware,
         batches=batches,
+        grpo=make_sizes(recipe, facts, batches),
         lr=_peak_rate(recipe.optimizer, batches.global_batch),
         precision=precision,
         shape=resolve_shape(recipe.model),

@@ -53,6 +53,24 @@ def _qwen3(hidden: int, layers: int, heads: int, intermediate: int, *, tied: boo
     return fields | other
 
 
+def _r1_qwen2(hidden: int, layers: int, heads: int, key_value: int, intermediate: int, vocabulary: int) -> Shape:
+    """DeepSeek-R1-Distill-Qwen: Qwen2.5-Math's shape; queries, keys and values have a bias in all of that family."""
+    return {
+        "model_type": "qwen2",
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": key_value,
+        "intermediate_size": intermediate,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
+        "max_position_embeddings": 131072,
+        "vocab_size": vocabulary,
+        "tie_word_embeddings": False,
+    }
+
+
 _LLAMA_3_2_1B: Shape = {
     "model_type": "llama",
     "hidden_size": 2048,
@@ -104,6 +122,8 @@ SHAPES: dict[str, Shape] = {
     "qwen3-4b": _qwen3(2560, 36, 32, 9728, tied=True),
     "qwen3-8b": _qwen3(4096, 36, 32, 12288, tied=False),
     "qwen3-14b": _qwen3(5120, 40, 40, 17408, tied=False),
+    "deepseek-r1-distill-qwen-1.5b": _r1_qwen2(1536, 28, 12, 2, 8960, 151936),
+    "deepseek-r1-distill-qwen-7b": _r1_qwen2(3584, 28, 28, 4, 18944, 152064),
     "llama-3.2-1b": _LLAMA_3_2_1B,
     "gpt2": _GPT2,
 }

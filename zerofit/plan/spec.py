@@ -99,6 +99,29 @@ class Batches(Section):
     """Validate every so many steps; null: never (the test split is evaluated at the end: `evaluate.at_end`)."""
 
 
+class GrpoSizes(Section):
+    """What a generation of the task grpo is, over all ranks; micro-batches and global batches count completions."""
+
+    completions: int
+    """Completions of a generation = micro x ranks x steps_per_generation."""
+    prompts: int
+    """Prompts of a generation = completions / num_generations."""
+    num_generations: int
+    """Completions of a prompt."""
+    steps_per_generation: int
+    """Micro-batches that a generation is cut into, on each rank."""
+    generations_per_step: int
+    """Generations of an optimizer step."""
+    num_iterations: int
+    """Passes over a generation."""
+    num_generations_eval: int
+    """Completions of a prompt in evaluation."""
+    evaluate_prompts: int
+    """Prompts that evaluation asks at once = evaluate_micro x ranks / num_generations_eval."""
+    length: int
+    """Tokens of the longest prompt and a completion of `max_tokens`."""
+
+
 class RunSpec(Section):
     """The resolved run."""
 
@@ -114,6 +137,8 @@ class RunSpec(Section):
     """What the run was planned for."""
     batches: Batches
     """Sizes and lengths."""
+    grpo: GrpoSizes | None = None
+    """Sizes of generations; null for tasks without any."""
     lr: float
     """Peak learning rate."""
     precision: Literal["bf16", "fp16", "fp32"]
