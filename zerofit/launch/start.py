@@ -22,6 +22,7 @@ from zerofit.launch.replan import put_in_place, replan, said
 from zerofit.launch.restarts import Restarts
 from zerofit.plan.build import make_plan
 from zerofit.plan.files import write_spec
+from zerofit.plan.grpo_advice import advice
 from zerofit.plan.spec import Hardware, RunSpec
 from zerofit.report import table
 
@@ -231,7 +232,7 @@ def _launch(spec: RunSpec, lock: int, arguments: tuple[str, ...], made: tuple[Pa
         logs=spec.run_dir / "logs",
         result=spec.run_dir / "result.json",
         ranks=spec.batches.ranks,
-        headline=table.headline(spec),
+        headline="\n".join([table.headline(spec), *advice(spec)]),
         lock=lock,
         made=made,
         steps=spec.batches.total_steps,

@@ -20,8 +20,17 @@ def headline(spec: RunSpec) -> str:
     )
     return (
         f"{os.path.relpath(spec.run_dir)}: {strategy.name}{offload}, {batches.ranks} ranks on {spec.hardware.name}, "
-        f"{spec.precision}, {batches.total_steps} steps of {batches.global_batch} samples"
+        f"{spec.precision}, {batches.total_steps} steps of {batches.global_batch} {samples(spec)}"
     )
+
+
+def samples(spec: RunSpec) -> str:
+    """What a batch counts; of the task grpo also what a generation is."""
+    if spec.grpo is None:
+        return "samples"
+    sizes = spec.grpo
+    times = "" if sizes.generations_per_step == 1 else f", {sizes.generations_per_step} times"
+    return f"completions ({sizes.prompts} prompts x {sizes.num_generations}{times})"
 
 
 def training(run_dir: Path, page: Path | None = None) -> str:

@@ -1,0 +1,142 @@
+"""What a rank holds all through a run, in bytes: weights, gradients and optimizer, by strategy. Closed form.
+
+With T trained elements and N ranks. Sources: docs/numerics.md for the types that each engine holds; ZeRO (Rajbhandari
+et al. 2020, section 3) for the shares; DeepSpeed 0.19.8's runtime/zero/stage_1_and_2.py and stage3.py for float32
+masters, for gradients added up over micro-batches in float32, and for the buckets that gradients are reduced in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+
+from zerofit.config.schema import ZERO_STAGE
+from zerofit.plan.decoder import Decoder
+from zerofit.plan.spec import RunSpec
+
+BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
+FLOAT = 4
+NF4 = 0.5 + FLOAT / 64
+"""Bytes of an element in 4 bits, with a float32 scale for each 64 (bitsandbytes); scales that are themselves quantised
+(QLoRA, Dettmers et al. 2023, section 3) would make it 0.516."""
+SUB_GROUP = 100_000_000
+"""Elements that ZeRO-3's optimizer works on at once (plan/deepspeed.py)."""
+
+
+@dataclass(frozen=True)
+class States:
+    """Bytes on the device."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    reference: int
+    """The model that KL is measured to; adapters need none: their reference is the base."""
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(astuple(self))
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What decides on them."""
+
+    spec: RunSpec
+    sizes: Decoder
+
+    @property
+    def name(self) -> str:
+        """The strategy's."""
+        return self.spec.recipe.strategy.name
+
+    @property
+    def stage(self) -> int:
+        """ZeRO stage; 0: another engine."""
+        return ZERO_STAGE.get(self.name, 0)
+
+    @property
+    def compute(self) -> int:
+        """Bytes of an element that is computed with."""
+        return BYTES[self.spec.precision]
+
+    @property
+    def held(self) -> int:
+        """Bytes of a weight as the engine holds it: DeepSpeed's in the compute type, others in float32."""
+        return self.compute if self.stage else FLOAT
+
+    @property
+    def autocast(self) -> bool:
+        """Whether weights are cast at each use, and what flows between blocks is float32."""
+        return self.name in ("single", "ddp") and self.compute < FLOAT and not self.quantised
+
+    @property
+    def quantised(self) -> bool:
+        """Whether the base is held in 4 bits; what is not of it is then in the compute type."""
+        return self.spec.recipe.language_model.quantize is not None
+
+    @property
+    def sharded(self) -> bool:
+        """Whether a rank holds a share of the weights alone, and gathers them."""
+        return self.stage == 3 or self.name == "fsdp2"
+
+    @property
+    def ranks(self) -> int:
+        """World size."""
+        return self.spec.batches.ranks
+
+    @property
+    def trained(self) -> int:
+        """Elements with a gradient: the adapters', or all, whatever `model.trainable` freezes."""
+        lora = self.spec.recipe.model.lora
+        return self.sizes.parameters if lora is None else self.sizes.adapters(lora.rank, lora.targets)
+
+    @property
+    def adapted(self) -> bool:
+        """Whether adapters alone are trained."""
+        return self.spec.recipe.model.lora is not None
+
+    def weights(self, size: int) -> int:
+        """Bytes of all weights at `size` an element; a 4-bit base, and what is around it, are as they are."""
+        sizes, adapters = self.sizes, self.trained if self.adapted else 0
+        matrices = sizes.matrices * (NF4 if self.quantised else size)
+        return round(matrices + sizes.rest * (self.compute if self.quantised else size) + adapters * size)
+
+
+def states(engine: Engine) -> States:
+    """What stays on a rank's device from step to step."""
+    strategy = engine.spec.recipe.strategy
+    trained, ranks = engine.trained, engine.ranks
+    spread = ranks if engine.stage or engine.name == "fsdp2" else 1
+    shares = ranks if engine.sharded else 1
+    several = engine.spec.batches.accumulation > 1
+    gradient = FLOAT if several or not engine.stage else engine.compute
+    moments = 2 if engine.spec.recipe.optimizer.name == "adamw" else 1
+    master = FLOAT if engine.stage else 0
+    whole = engine.weights(engine.held)
+    away = strategy.offload.optimizer is not None
+    wanted = engine.spec.recipe.grpo is not None and engine.spec.recipe.grpo.beta > 0 and not engine.adapted
+    return States(
+        weights=0 if strategy.offload.params else whole // shares,
+        gradients=0 if away else gradient * trained // (1 if engine.stage == 1 else spread),
+        optimizer=0 if away else (FLOAT * moments + master) * trained // spread,
+        reference=whole // shares if wanted else 0,
+    )
+
+
+def buckets(engine: Engine) -> int:
+    """Bytes that DeepSpeed reduces gradients in: two buckets where communication overlaps (stage_1_and_2.py:3256)."""
+    settings = (engine.spec.deepspeed or {}).get("zero_optimization", {})
+    copies = 2 if settings.get("overlap_comm") else 1
+    return int(copies * settings.get("reduce_bucket_size", 0) * engine.compute)
+
+
+def update(engine: Engine) -> int:
+    """Bytes that come and go in the optimizer's step: ZeRO's flat gradients and their float32 copies.
+
+    For ZeRO-1 and 2 six bytes an element of the share, for ZeRO-3 of a sub-group (stage_1_and_2.py:3117, stage3.py).
+    """
+    if not engine.stage or engine.spec.recipe.strategy.offload.optimizer is not None:
+        return 0
+    share = engine.trained // engine.ranks
+    return 6 * (min(share, SUB_GROUP) if engine.stage == 3 else share)
