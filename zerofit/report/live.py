@@ -61,7 +61,7 @@ class Tail:
         """samples_s of the newest lines."""
 
     def _add(self, line: dict[str, Any]) -> None:
-        if "val_loss" in line:
+        if any(name.startswith("val_") for name in line):
             self.validation = line
         if "loss" in line:
             self.last = line

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from zerofit.config.errors import UserError
-from zerofit.report.pages import comparison, job, prepared, run, trace
+from zerofit.report.pages import comparison, evaluation, job, prepared, run, trace
 from zerofit.report.pages.document import render
 from zerofit.report.pages.files import PAGE
 from zerofit.report.pages.parts import Page
@@ -20,6 +20,7 @@ PAGES: dict[str, Callable[[Path], Page]] = {
     "job.json": lambda file: job.page(file.parent),
     "compare.json": lambda file: comparison.page(file.parent),
     "prepare.json": prepared.page,
+    "evaluation.json": evaluation.page,
     "trace.json": trace.page,
     "profile/trace.json": trace.page,
 }
@@ -49,7 +50,9 @@ def _made(source: Path) -> tuple[Page, Path]:
                 return make(source / name), source / PAGE
         raise UserError(f"{source} has nothing to show: none of {', '.join(PAGES)}")
     if not source.is_file():
-        raise UserError(f"{source} does not exist: name the directory of a run, a job, a comparison or prepared data")
+        raise UserError(
+            f"{source} does not exist: name the directory of a run, a job, a comparison, an evaluation or prepared data"
+        )
     if source.suffix != ".json":
         raise UserError(f"{source} is not shown: name a directory, or the .json file of a trace")
     if source.name in PAGES:

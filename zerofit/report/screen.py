@@ -13,6 +13,14 @@ from rich.text import Text
 from zerofit.report.live import State, sparkline
 
 COLOURS = {"running": "cyan", "finished": "green", "interrupted": "yellow", "failed": "red", "gone": "red"}
+VALIDATION: dict[str, str] = {
+    "val_top1": "{:.2%} top-1",
+    "val_pass@1": "{:.2%} pass@1",
+    "val_reward": "reward {:.4f}",
+    "val_token_accuracy": "{:.2%} of tokens",
+    "val_loss": "loss {:.4f}",
+}
+"""What is said of a validation, and how."""
 
 
 def panel(state: State) -> Panel:
@@ -46,15 +54,16 @@ def rows(state: State) -> list[tuple[str, str]]:
     shown.append(("step", f"{state.step}/{batches.total_steps} ({share:.0%}){epoch}"))
     if "loss" in last:
         shown.append(("loss", f"{last['loss']:.4f}  {sparkline(state.tail.losses)}"))
+    if "reward" in last:
+        shown.append(("reward", _reward(last)))
     if last.get("lr") is not None:
         norm = last.get("grad_norm")
         shown.append(
             ("learning rate", f"{last['lr']:.3g}" + (f", gradient norm {norm:.3g}" if norm is not None else ""))
         )
     if validation:
-        figures = f"loss {validation['val_loss']:.4f} at step {validation['step']}"
-        top1 = f"{validation['val_top1']:.2%} top-1, " if "val_top1" in validation else ""
-        shown.append(("validation", top1 + figures))
+        figures = ", ".join(how.format(validation[name]) for name, how in VALIDATION.items() if name in validation)
+        shown.append(("validation", f"{figures} at step {validation['step']}"))
     if last.get("samples_s"):
         shown.append(("speed", _speed(state)))
     memory = _memory(last)
@@ -79,10 +88,16 @@ def _state(state: State) -> str:
     return said + (f"; {state.why}" if state.why else "")
 
 
+def _reward(line: dict[str, Any]) -> str:
+    said = {"completion_length": "{:,.0f} tokens each", "clipped": "{:.0%} of them cut off", "kl": "KL {:.3g}"}
+    parts = [how.format(line[name]) for name, how in said.items() if line.get(name) is not None]
+    return ", ".join([f"{line['reward']:.4f}", *parts])
+
+
 def _speed(state: State) -> str:
     last = state.tail.last
     rate = last["samples_s"]
-    said = f"{rate:,.{1 if rate < 100 else 0}f} samples/s"
+    said = f"{rate:,.{1 if rate < 100 else 0}f} {'samples' if state.spec.grpo is None else 'completions'}/s"
     if last.get("mfu") is not None:
         said += f", MFU {last['mfu']:.1%}"
     if "data_wait_s" in last:

@@ -9,6 +9,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from zerofit.config.schema import LANGUAGE
+from zerofit.plan.files import RUN_FILE, read_spec
 from zerofit.plan.spec import RunSpec
 
 
@@ -41,7 +43,8 @@ def training(run_dir: Path, page: Path | None = None) -> str:
     after = [("next", f"zerofit eval {shown}")] if saved else []
     if any(run_dir.glob("profile/rank-*.json.gz")):
         after.append(("" if saved else "next", f"zerofit trace {shown}"))
-    return _aligned([*_figures(result), ("run directory", shown), *_page(page), *after])
+    rows = [*_figures(result), *_best(run_dir, result), ("run directory", shown), *_page(page), *after]
+    return _aligned(rows)
 
 
 def job(runs: Sequence[Path], page: Path | None = None) -> str:
@@ -74,6 +77,18 @@ def evaluation(path: Path) -> str:
     return _aligned(rows)
 
 
+def _best(run_dir: Path, result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Of a language task, the validation that was best, and at which step: checkpoints are kept by it."""
+    best = result.get("best") or {}
+    if best.get("value") is None or best.get("step") is None or not (run_dir / RUN_FILE).is_file():
+        return []
+    recipe = read_spec(run_dir).recipe
+    if recipe.task not in LANGUAGE:
+        return []
+    name = recipe.best_metric.replace("_", " ")
+    return [("best validation", f"{name} {best['value']:.4f} at step {best['step']}")]
+
+
 def _page(page: Path | None) -> list[tuple[str, str]]:
     return [] if page is None else [("page", os.path.relpath(page))]
 
@@ -84,8 +99,15 @@ def _figures(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     shares = [f"{100 * test[key]:.2f} % {name}" for key, name in (("top1", "top-1"), ("top5", "top-5")) if key in test]
     if shares:
         rows.append(("test accuracy", ", ".join(shares)))
-    if "loss" in test:
-        rows.append(("test loss", f"{test['loss']:.4f}"))
+    if "token_accuracy" in test:
+        rows.append(("test accuracy", f"{100 * test['token_accuracy']:.2f} % of tokens"))
+    if "pass@1" in test:
+        rows.append(("test pass@1", f"{100 * test['pass@1']:.2f} %"))
+    if "reward" in test:
+        rows.append(("test reward", f"{test['reward']:.4f}"))
+    if "loss" in test and "reward" not in test:
+        perplexity = f", perplexity {test['perplexity']:.4g}" if "perplexity" in test else ""
+        rows.append(("test loss", f"{test['loss']:.4f}{perplexity}"))
     if "knn_top1" in result:
         rows.append(("nearest neighbours", f"{100 * result['knn_top1']:.2f} % top-1 (k = 20, cosine)"))
     if "heads" in result:

@@ -11,15 +11,20 @@ from typing import Any
 import yaml
 
 from zerofit.plan.files import DEEPSPEED_FILE
+from zerofit.plan.grpo_advice import advice
 from zerofit.plan.spec import ImageFacts, RunSpec, TextFacts, origin_of
+from zerofit.report.pages import language
 from zerofit.report.pages.files import mapping
-from zerofit.report.pages.parts import Code, Facts, Section
+from zerofit.report.pages.parts import Code, Facts, Notes, Part, Section
 from zerofit.report.pages.units import count, number
 
 
 def configuration(directory: Path, spec: RunSpec) -> Section:
     """Everything that was resolved."""
-    parts: list[Facts | Code] = [_plan(spec), _data(spec), _machine(spec), _versions(spec)]
+    parts: list[Part] = [_plan(spec), _data(spec), _machine(spec), _versions(spec)]
+    said = advice(spec)
+    if said:
+        parts.append(Notes("Memory, as the plan has it", said))
     parts.append(Code("Recipe, resolved", as_yaml(spec.recipe.model_dump(mode="json")), "resolved.yaml", folded=True))
     given = mapping(directory / DEEPSPEED_FILE)
     if given:
@@ -73,6 +78,7 @@ def _plan(spec: RunSpec) -> Facts:
             "global batch",
             f"{sizes.global_batch:,} = {product}",
         ),
+        *language.generations(spec),
         ("steps", f"{sizes.total_steps:,} ({number(epochs)} epochs of {sizes.steps_per_epoch:,})"),
         ("optimizer", recipe.optimizer.name),
         ("learning rate", f"{spec.lr:g}, {recipe.optimizer.schedule}, {sizes.warmup_steps:,} steps of warm-up"),
@@ -97,13 +103,13 @@ def strategy(spec: RunSpec) -> str:
 
 
 def _data(spec: RunSpec) -> Facts:
-    data = spec.data
+    data, what = spec.data, "samples" if spec.grpo is None else "prompts"
     rows = [
         ("source", spec.recipe.data.source),
         *([("path", str(spec.recipe.data.path))] if spec.recipe.data.path else []),
-        ("training", f"{data.train:,} samples"),
-        ("validation", f"{data.validation:,} samples, from {data.validation_from}"),
-        ("test", f"{data.test:,} samples" if data.test else "none"),
+        ("training", f"{data.train:,} {what}"),
+        ("validation", f"{data.validation:,} {what}, from {data.validation_from}"),
+        ("test", f"{data.test:,} {what}" if data.test else "none"),
         *(_of_images(data) if isinstance(data, ImageFacts) else _of_text(data)),
     ]
     return Facts("Data", rows)
@@ -116,9 +122,10 @@ def _of_images(data: ImageFacts) -> list[tuple[str, str]]:
 
 
 def _of_text(data: TextFacts) -> list[tuple[str, str]]:
+    learnt = f", of which {data.targets:,} are learnt" if data.targets else ""
     return [
         ("rows", f"{data.rows:,}, and {data.left_out:,} left out"),
-        ("tokens", f"{data.tokens:,}, of which {data.targets:,} are learnt"),
+        ("tokens", f"{data.tokens:,}{learnt}"),
         ("longest", f"{data.longest:,} tokens"),
         ("vocabulary", f"{data.vocabulary:,}"),
     ]

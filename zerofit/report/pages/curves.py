@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zerofit.report.pages.charts import Series, lines
+from zerofit.report.pages.charts import COLOURS, Series, lines
 from zerofit.report.pages.files import Column
 from zerofit.report.pages.parts import Chart
 
@@ -32,9 +32,37 @@ class Curve:
     log: bool = False
 
 
+PARTS = Curve("rewards", "Parts of the reward", "mean, before weights", {})
+"""Its fields are those called reward/NAME, whatever they are."""
+PART = "reward/"
 CURVES = (
     Curve("loss", "Loss", "nats", {"loss": "training", "val_loss": "validation"}, smooth=("loss",)),
     Curve("accuracy", "Validation accuracy", "%", {"val_top1": "top-1", "val_top5": "top-5"}, scale=100.0),
+    Curve(
+        "token-accuracy",
+        "Next token",
+        "% right",
+        {"token_accuracy": "training", "val_token_accuracy": "validation"},
+        100.0,
+        ("token_accuracy",),
+    ),
+    Curve("perplexity", "Perplexity", "", {"perplexity": "training", "val_perplexity": "validation"}),
+    Curve("reward", "Reward", "mean", {"reward": "training", "val_reward": "validation"}, smooth=("reward",)),
+    PARTS,
+    Curve("pass", "Problems solved", "% of validation", {"val_pass@1": "pass@1"}, scale=100.0),
+    Curve("reward-std", "Spread of rewards", "standard deviation", {"reward_std": "rewards"}, smooth=("reward_std",)),
+    Curve("kl", "KL to the reference", "nats a token", {"kl": "KL"}, smooth=("kl",)),
+    Curve("entropy", "Entropy", "nats a token", {"entropy": "entropy"}, smooth=("entropy",), zero=True),
+    Curve(
+        "length",
+        "Length of completions",
+        "tokens",
+        {"completion_length": "mean", "completion_length_max": "longest"},
+        smooth=("completion_length",),
+        zero=True,
+    ),
+    Curve("clipped", "Completions cut off", "% at max_tokens", {"clipped": "cut off"}, 100.0, ("clipped",), zero=True),
+    Curve("clip-ratio", "Clipped ratios", "% of tokens", {"clip_ratio": "clipped"}, 100.0, ("clip_ratio",), zero=True),
     Curve(
         "throughput", "Throughput", "samples/s, all ranks", {"samples_s": "samples/s"}, smooth=("samples_s",), zero=True
     ),
@@ -51,6 +79,7 @@ CURVES = (
         },
         zero=True,
     ),
+    Curve("generate", "Making completions", "s a generation", {"generate_s": "generation"}, zero=True),
     Curve("lr", "Learning rate", "", {"lr": "learning rate"}, zero=True),
     Curve("grad-norm", "Gradient norm", "before clipping", {"grad_norm": "norm"}, smooth=("grad_norm",), log=True),
     Curve(
@@ -100,9 +129,12 @@ PASSED = ("val_duration_s", "duration_s")
 
 def curves(columns: Mapping[str, Column]) -> list[Chart]:
     """Charts of all figures of metrics.jsonl that there are; a field that no Curve names has one of its own."""
-    known = {field for curve in CURVES for field in curve.fields}
+    parts = sorted(field for field in columns if field.startswith(PART))[:COLOURS]
+    rewards = replace(PARTS, fields={field: field.removeprefix(PART) for field in parts}, smooth=tuple(parts))
+    named = [rewards if curve is PARTS else curve for curve in CURVES]
+    known = {field for curve in named for field in curve.fields}
     others = sorted(columns.keys() - known - {*AXES, *PASSED})
-    every = [*CURVES, *(Curve(f"field-{number}", field, "", {field: field}) for number, field in enumerate(others))]
+    every = [*named, *(Curve(f"field-{number}", field, "", {field: field}) for number, field in enumerate(others))]
     charts = (_chart(curve, columns) for curve in every)
     return [chart for chart in charts if chart is not None]
 

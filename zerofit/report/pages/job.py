@@ -6,13 +6,13 @@ from pathlib import Path
 
 from zerofit.plan.files import RUN_FILE, read_spec
 from zerofit.plan.job import read_job
-from zerofit.report.pages import configuration
+from zerofit.report.pages import configuration, language
 from zerofit.report.pages import run as run_page
 from zerofit.report.pages.charts import Series, lines
 from zerofit.report.pages.files import PAGE, finite
 from zerofit.report.pages.parts import Chart, Code, Figure, Page, Section, Table, Tone
 from zerofit.report.pages.run import Run
-from zerofit.report.pages.units import NONE, count, duration, fixed, number, percent
+from zerofit.report.pages.units import NONE, count, duration, fixed, number
 
 
 def page(directory: Path) -> Page:
@@ -56,15 +56,15 @@ def _table(runs: dict[str, Run | None]) -> Table:
                 run.exit or "no result",
                 run.spec.recipe.strategy.name,
                 count(run.step),
-                percent(finite(test.get("top1")), 2),
+                language.in_short(test) or NONE,
                 fixed(finite(test.get("loss")), 4),
                 fixed(finite(result.get("peak_alloc_gib"))),
                 number(finite(result.get("samples_s"))),
                 duration(finite(result.get("wall_s"))),
             )
         )
-    head = ("stage", "", "strategy", "steps", "test top-1", "test loss", "peak, GiB", "samples/s", "time")
-    return Table("Stages", head, rows, words=(0, 1, 2), links=links, note="Figures above are of the last stage.")
+    head = ("stage", "", "strategy", "steps", "test", "test loss", "peak, GiB", "samples/s", "time")
+    return Table("Stages", head, rows, words=(0, 1, 2, 4), links=links, note="Figures above are of the last stage.")
 
 
 def _curves(runs: dict[str, Run]) -> list[Chart]:
@@ -72,6 +72,8 @@ def _curves(runs: dict[str, Run]) -> list[Chart]:
     for field, title, unit, scale in (
         ("loss", "Training loss", "nats", 1.0),
         ("val_top1", "Validation top-1", "%", 100.0),
+        ("val_token_accuracy", "Validation, tokens right", "%", 100.0),
+        ("reward", "Reward", "mean", 1.0),
     ):
         series = []
         for at, (name, run) in enumerate(runs.items()):

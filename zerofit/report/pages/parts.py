@@ -92,6 +92,37 @@ class Pictures:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """A stretch of what a model wrote."""
+
+    text: str
+    thought: bool = False
+    """Shown dimmed: it is of its reasoning."""
+
+
+@dataclass(frozen=True)
+class Writing:
+    """A completion, what it answers, and what it is worth."""
+
+    prompt: str
+    pieces: Sequence[Piece]
+    values: Sequence[tuple[str, str]]
+    """Names and values: rewards, the right answer, tokens."""
+    right: bool | None = None
+    """Null: there is no right and wrong."""
+
+
+@dataclass(frozen=True)
+class Writings:
+    """Some of them."""
+
+    kind: ClassVar[str] = "writings"
+    title: str
+    items: Sequence[Writing]
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Key:
     """An entry of a chart's legend, which shows and hides its traces."""
 
@@ -125,7 +156,7 @@ class Chart:
     wide: bool = False
 
 
-Part = Notes | Facts | Code | Table | Pictures | Chart
+Part = Notes | Facts | Code | Table | Pictures | Writings | Chart
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from zerofit.plan.files import read_spec
 from zerofit.plan.spec import RunSpec
-from zerofit.report.pages import configuration, predictions, timeline
+from zerofit.report.pages import completions, configuration, evaluation, language, predictions, timeline
 from zerofit.report.pages.curves import curves
 from zerofit.report.pages.files import Column, columns, finite, lines, mapping
 from zerofit.report.pages.parts import Figure, Page, Part, Section, Table, Tone
@@ -67,7 +67,8 @@ def page(directory: Path) -> Page:
     sizes = spec.batches
     about = (
         f"{configuration.strategy(spec)} on {sizes.ranks} {'rank' if sizes.ranks == 1 else 'ranks'} · "
-        f"{spec.hardware.name} · {spec.precision} · {sizes.total_steps:,} steps of {sizes.global_batch:,} samples"
+        f"{spec.hardware.name} · {spec.precision} · {sizes.total_steps:,} steps of {sizes.global_batch:,} "
+        f"{'samples' if spec.grpo is None else 'completions'}"
     )
     description = (spec.recipe.description,) if spec.recipe.description else ()
     return Page(
@@ -117,7 +118,7 @@ def headline(run: Run) -> list[Figure]:
         figures.append(Figure(f"{split} top-1", f"{100 * test['top1']:.2f}", "%", note))
         figures.append(Figure(f"{split} loss", number(test.get("loss"), 4), "nats"))
     else:
-        figures += _so_far(run)
+        figures += language.tested(test) or _so_far(run)
     if "knn_top1" in result:
         figures.append(Figure("Nearest neighbours", f"{100 * result['knn_top1']:.2f}", "%", "top-1, k = 20, cosine"))
     memory = finite(result.get("peak_alloc_gib"))
@@ -129,7 +130,8 @@ def headline(run: Run) -> list[Figure]:
     speed = finite(result.get("samples_s"))
     if speed is not None:
         note = f"{number(speed / spec.batches.ranks)} per rank" if spec.batches.ranks > 1 else ""
-        figures.append(Figure("Throughput", number(speed), "samples/s", note))
+        counted = "samples/s" if spec.grpo is None else "completions/s"
+        figures.append(Figure("Throughput", number(speed), counted, note))
     if "mfu" in run.columns:
         figures.append(Figure("MFU", fixed(100 * float(np.median(run.columns["mfu"].values)), 1), "%", "median"))
     if finite(result.get("wall_s")) is not None:
@@ -138,10 +140,13 @@ def headline(run: Run) -> list[Figure]:
     return figures
 
 
+LATEST = (("loss", "Training loss", 1, "nats"), ("val_top1", "Validation top-1", 100, "%"), *language.LATEST)
+
+
 def _so_far(run: Run) -> list[Figure]:
     """The latest figures of a run that was not tested."""
     figures = [Figure("Steps", count(run.step), "", f"of {run.spec.batches.total_steps:,}")]
-    for field, name, scale, unit in (("loss", "Training loss", 1, "nats"), ("val_top1", "Validation top-1", 100, "%")):
+    for field, name, scale, unit in LATEST:
         if field in run.columns:
             step, value = run.columns[field].steps[-1], run.columns[field].values[-1]
             figures.append(Figure(name, number(scale * float(value), 4), unit, f"at step {step:,.0f}"))
@@ -168,7 +173,8 @@ def tested(run: Run) -> Section | None:
     elif "confusion" in run.result.get("test", {}):
         body = {"classes": run.spec.images.classes, "confusion": run.result["test"]["confusion"]}
         parts += predictions.confusion(predictions.Test.model_validate(body))
-    parts += [table for table in (_heads(run), _evaluations(run)) if table is not None]
+    tables = (_heads(run), _evaluations(run), evaluation.of_run(run.directory))
+    parts += [table for table in tables if table is not None]
     return Section("test", "Test", parts) if parts else None
 
 
@@ -206,6 +212,11 @@ def _evaluations(run: Run) -> Table | None:
     return Table("Evaluations", head, rows, words=(0, 1, 2, 3)) if rows else None
 
 
+def written(run: Run) -> Section | None:
+    """Completions."""
+    return completions.section(run.directory)
+
+
 def profile(run: Run) -> Section | None:
     """Where a step's time went, where it was traced."""
     return timeline.section(run.directory / "profile" / "trace.json")
@@ -221,5 +232,12 @@ def reproduced(run: Run) -> Section:
     return configuration.reproduce(run.directory, run.spec, run.exit)
 
 
-SECTIONS: tuple[Callable[[Run], Section | None], ...] = (training, tested, profile, configured, reproduced)
+SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
+    training,
+    tested,
+    written,
+    profile,
+    configured,
+    reproduced,
+)
 """In the order of their tabs."""
