@@ -57,7 +57,7 @@ def cut(probabilities: Tensor, sampling: Sampling) -> Tensor:
     else:
         last = torch.full_like(probabilities[:, :1], top_k - 1, dtype=torch.int64)
     least = likeliest.gather(-1, last)
-    return torch.where(probabilities >= least, probabilities, 0)
+    return probabilities.masked_fill(probabilities < least, 0)
 
 
 def invert(weights: Tensor, uniform: Tensor) -> Tensor:

@@ -93,7 +93,7 @@ class Decoding:
         self.tokens.index_copy_(1, self.drawn, tokens[:, None])
         self.logprobs.index_copy_(1, self.drawn, logprobs[:, None])
         self.drawn.add_(1)
-        self.token.copy_(torch.where(self.finished, self.pad, tokens)[:, None])
+        self.token.copy_(tokens.masked_fill(self.finished, self.pad)[:, None])
         self.finished.logical_or_((tokens[:, None] == self.stops).any(dim=1))
         self.mask.index_fill_(1, self.place.cursor, 1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from zerofit.plan.spec import RunSpec
 from zerofit.train.deferred import Deferred
 from zerofit.train.holdings import state_tensors, tensors_in
 from zerofit.train.optimizers import OPTIMIZERS
+from zerofit.train.rollout_weights import plain
 from zerofit.train.state import TrainingState
 from zerofit.train.writes import Write
 
@@ -108,6 +109,25 @@ class Engine(ABC):
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context of forwards outside training."""
+        return nullcontext()
+
+    @contextmanager
+    def rollout(self, wrapped: nn.Module) -> Iterator[Any]:
+        """The plain model, to generate with: whole on this rank's device, in evaluation mode, without gradients.
+
+        Weights are gathered once, at the start, and sharded again at the end; between, no forward communicates.
+        Collective. Works on what `placement` has made, too, before anything is prepared.
+        """
+        model = self.unwrapped(wrapped)
+        with plain(model), self.whole(model), self.autocast():
+            yield model
+
+    def unwrapped(self, wrapped: nn.Module) -> nn.Module:
+        """The model without what the engine has put around it."""
+        return wrapped
+
+    def whole(self, model: nn.Module) -> AbstractContextManager[None]:
+        """The context in which weights are whole, in the dtype of forwards. Collective."""
         return nullcontext()
 
     def local_tensors(self, model: nn.Module) -> Iterator[Tensor]:

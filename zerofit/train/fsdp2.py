@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,7 @@ from zerofit.models.placement import Placement
 from zerofit.train.engine import Engine, expect, inner
 from zerofit.train.placements import ShardedPlacement
 from zerofit.train.restoring import restore_tensors
+from zerofit.train.rollout_weights import unsharded
 from zerofit.train.state import TrainingState
 
 if TYPE_CHECKING:
@@ -91,6 +93,9 @@ class FullyShard(Engine):
 
         assert isinstance(wrapped, FSDPModule)
         wrapped.reshard()  # the root's own weights stay whole after a forward, for a backward that did not come
+
+    def whole(self, model: nn.Module) -> AbstractContextManager[None]:
+        return unsharded(model)
 
     def whole_weights(self, wrapped: nn.Module) -> dict[str, Tensor] | None:
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict

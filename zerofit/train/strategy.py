@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +15,7 @@ from zerofit.plan.spec import RunSpec
 from zerofit.train.engine import Engine, expect, inner, stored
 from zerofit.train.fsdp2 import FullyShard
 from zerofit.train.restoring import restore_tensors
+from zerofit.train.rollout_weights import cast
 from zerofit.train.state import TrainingState
 from zerofit.train.zero import Zero, ZeroPlusPlus
 
@@ -34,6 +35,12 @@ class Replicated(Engine):
     def autocast(self) -> AbstractContextManager[Any]:
         low = self.compute_dtype != torch.float32
         return torch.autocast(self.device.type, self.compute_dtype, enabled=low)
+
+    def unwrapped(self, wrapped: nn.Module) -> nn.Module:
+        return wrapped.module if isinstance(wrapped, DistributedDataParallel) else wrapped
+
+    def whole(self, model: nn.Module) -> AbstractContextManager[None]:
+        return cast(model, self.compute_dtype) if self.compute_dtype != torch.float32 else nullcontext()
 
     def adopt(self, accelerator: Accelerator) -> None:
         from accelerate.state import PartialState
@@ -58,7 +65,7 @@ class Replicated(Engine):
         restore_tensors(model, inner(optimizer), state, copy)
 
     def whole_weights(self, wrapped: nn.Module) -> dict[str, Tensor] | None:
-        return stored(wrapped.module if isinstance(wrapped, DistributedDataParallel) else wrapped)
+        return stored(self.unwrapped(wrapped))
 
 
 ENGINES: dict[str, type[Engine]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -19,6 +20,7 @@ from zerofit.train.engine import Engine, WrongEngine, expect, stored
 from zerofit.train.holdings import state_tensors, tensors_in
 from zerofit.train.placements import PartitionedPlacement
 from zerofit.train.restoring import restore_zero_1_2, restore_zero_3
+from zerofit.train.rollout_weights import gathered
 from zerofit.train.state import TrainingState
 from zerofit.train.writes import Write
 
@@ -115,6 +117,14 @@ class Zero(Engine):
             return stored(engine.module)
         weights = in_step(engine._zero3_consolidated_16bit_state_dict)()
         return weights if dist.get_rank() == 0 else None
+
+    def unwrapped(self, wrapped: nn.Module) -> nn.Module:
+        from deepspeed import DeepSpeedEngine
+
+        return wrapped.module if isinstance(wrapped, DeepSpeedEngine) else wrapped
+
+    def whole(self, model: nn.Module) -> AbstractContextManager[None]:
+        return gathered(model) if self.stage == 3 else nullcontext()
 
     def complete(self, wrapped: nn.Module, directory: Path) -> None:
         (directory / "latest").write_text(f"global_step{wrapped.global_steps}", encoding="utf-8")

@@ -1,0 +1,167 @@
+"""One rank of a start: generates amid training, under each engine.
+
+    python rollout_worker.py STRATEGIES.json    # under `starts.run_script`
+
+Each engine has the same tiny language model. It trains, once as it is and once generating before every step.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from cases import VIT, plan, recipe
+from ranks import be_rank
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers.initialization import no_init_weights
+
+from zerofit.config.grpo import Sampling
+from zerofit.generate.generator import make_generator
+from zerofit.launch.environment import World
+from zerofit.models.recompute import apply_checkpointing
+
+LIMIT = 300
+STEPS = 2
+CPU = torch.device("cpu")
+SHAPE = {
+    "vocab_size": 24,
+    "hidden_size": 16,
+    "intermediate_size": 33,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "tie_word_embeddings": True,
+}
+PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13], [14, 15]]
+
+
+class Tiny(Qwen3ForCausalLM):
+    """What placements look at besides."""
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        return self.model.layers
+
+
+class Collectives(TorchDispatchMode):
+    """Counts what is sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func.namespace == "c10d"
+        return func(*args, **(kwargs or {}))
+
+
+def config() -> Qwen3Config:
+    return Qwen3Config(**SHAPE, attn_implementation="sdpa", eos_token_id=None, bos_token_id=None)
+
+
+def right_weights() -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    weights = Tiny(config()).state_dict()
+    return {name: value * 6 if value.ndim > 1 else value for name, value in weights.items()}
+
+
+def built(strategy: str) -> tuple[Any, Tiny, Any, Any]:
+    """The product's engine, the model, what is trained, and its optimizer."""
+    from zerofit.train.strategy import engine_for
+
+    made = recipe(VIT, strategy, train={"micro_batch": 2, "global_batch": 4})
+    engine: Any = engine_for(plan(made, dist.get_world_size(), Path("unused")), CPU)
+    placement = engine.placement()
+    values = right_weights()
+    with no_init_weights(), placement.building():
+        model = Tiny(config())
+    apply_checkpointing(model, "full")
+    placement.shard(model)
+    for name, buffer in Tiny(config()).named_buffers():
+        owner, _, leaf = name.rpartition(".")
+        model.get_submodule(owner)._buffers[leaf] = buffer
+    for name, parameter in model.named_parameters():
+        placement.write(parameter, values[name])
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    if strategy.startswith("zero"):
+        import deepspeed
+
+        wrapped = deepspeed.initialize(
+            model=model, optimizer=optimizer, config=engine.spec.deepspeed, dist_init_required=False
+        )[0]
+        return engine, model, wrapped, wrapped
+    if strategy == "ddp":
+        return engine, model, nn.parallel.DistributedDataParallel(model), optimizer
+    return engine, model, model, optimizer
+
+
+def step(index: int, wrapped: Any, optimizer: Any) -> float:
+    """One training step; this rank's loss."""
+    tokens = torch.randint(24, (4, 9), generator=torch.Generator().manual_seed(index))
+    own = tokens.chunk(dist.get_world_size())[dist.get_rank()]
+    logits = wrapped(input_ids=own[:, :-1], use_cache=False).logits
+    loss = nn.functional.cross_entropy(logits.flatten(0, 1), own[:, 1:].flatten())
+    if optimizer is wrapped:
+        wrapped.backward(loss)
+        wrapped.step()
+    else:
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return loss.item()
+
+
+def generate(engine: Any, wrapped: Any, tokens: int) -> tuple[list[Any], int]:
+    """Completions of a rank's prompts, and how often the ranks have spoken."""
+    generator = make_generator("graph", CPU, pad=0, stops=[3], batch=2)
+    rank = dist.get_rank()
+    with Collectives() as spoken, engine.rollout(wrapped) as model:
+        assert not model.training
+        assert all(type(parameter.data) is Tensor for parameter in model.parameters())
+        # A rank that is done early waits for nobody.
+        found = generator(model, PROMPTS[rank:], range(len(PROMPTS))[rank:], Sampling(max_tokens=tokens))
+    assert wrapped.training
+    return [[one.tokens, one.logprobs] for one in found], spoken.count
+
+
+def train(strategy: str) -> dict[str, Any]:
+    plain = built(strategy)
+    losses = [step(index, *plain[2:]) for index in range(STEPS)]
+    engine, _, wrapped, optimizer = built(strategy)
+    completions, spoken, disturbed = [], [], []
+    for index in range(STEPS):
+        found, count = generate(engine, wrapped, 20)
+        completions.append(found)
+        spoken.append([generate(engine, wrapped, 3)[1], count])
+        disturbed.append(step(index, wrapped, optimizer))
+    weights = [engine.whole_weights(one) for one in (plain[2], wrapped)]
+    same = dist.get_rank() > 0 or all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    return {"losses": losses, "disturbed": disturbed, "same": same, "completions": completions, "spoken": spoken}
+
+
+def main() -> None:
+    path = Path(sys.argv[1])
+    strategies = json.loads(path.read_text())
+
+    def body(world: World) -> None:
+        from zerofit.launch import workarounds
+
+        workarounds.quiet()
+        workarounds.apply()
+        outcomes = {strategy: train(strategy) for strategy in strategies}
+        path.with_suffix(f".{world.rank}.json").write_text(json.dumps(outcomes))
+        dist.barrier()
+
+    be_rank(path.parent / "logs", body, LIMIT)
+
+
+if __name__ == "__main__":
+    main()
