@@ -1,8 +1,9 @@
 """One rank of a start: generates amid training, under each engine.
 
-    python rollout_worker.py STRATEGIES.json    # under `starts.run_script`
+    python rollout_worker.py WORKS.json    # under `starts.run_script`
 
-Each engine has the same tiny language model. It trains, once as it is and once generating before every step.
+Each work is a strategy, `:lora` behind it where the model has adapters. All have the same tiny language model. It
+trains, once as it is and once generating before every step.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from cases import VIT, plan, recipe
+from peft import LoraConfig, inject_adapter_in_model
 from ranks import be_rank
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -66,22 +68,33 @@ def config() -> Qwen3Config:
     return Qwen3Config(**SHAPE, attn_implementation="sdpa", eos_token_id=None, bos_token_id=None)
 
 
-def right_weights() -> dict[str, Tensor]:
+def adapted(model: Tiny, lora: bool) -> Tiny:
+    """With adapters on all linear layers of the blocks, which then train alone."""
+    if lora:
+        adapters = LoraConfig(r=2, target_modules=r".*_proj", init_lora_weights=False)
+        inject_adapter_in_model(adapters, model.model.layers)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(".lora_" in name)
+    return model
+
+
+def right_weights(lora: bool) -> dict[str, Tensor]:
     torch.manual_seed(0)
-    weights = Tiny(config()).state_dict()
+    weights = adapted(Tiny(config()), lora).state_dict()
     return {name: value * 6 if value.ndim > 1 else value for name, value in weights.items()}
 
 
-def built(strategy: str) -> tuple[Any, Tiny, Any, Any]:
-    """The product's engine, the model, what is trained, and its optimizer."""
+def built(work: str) -> tuple[Any, Any, Any]:
+    """The product's engine, what is trained, and its optimizer."""
     from zerofit.train.strategy import engine_for
 
+    strategy, _, adapters = work.partition(":")
     made = recipe(VIT, strategy, train={"micro_batch": 2, "global_batch": 4})
     engine: Any = engine_for(plan(made, dist.get_world_size(), Path("unused")), CPU)
     placement = engine.placement()
-    values = right_weights()
+    values = right_weights(adapters == "lora")
     with no_init_weights(), placement.building():
-        model = Tiny(config())
+        model = adapted(Tiny(config()), adapters == "lora")
     apply_checkpointing(model, "full")
     placement.shard(model)
     for name, buffer in Tiny(config()).named_buffers():
@@ -90,17 +103,17 @@ def built(strategy: str) -> tuple[Any, Tiny, Any, Any]:
     for name, parameter in model.named_parameters():
         placement.write(parameter, values[name])
     model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=1e-2)
     if strategy.startswith("zero"):
         import deepspeed
 
         wrapped = deepspeed.initialize(
             model=model, optimizer=optimizer, config=engine.spec.deepspeed, dist_init_required=False
         )[0]
-        return engine, model, wrapped, wrapped
+        return engine, wrapped, wrapped
     if strategy == "ddp":
-        return engine, model, nn.parallel.DistributedDataParallel(model), optimizer
-    return engine, model, model, optimizer
+        return engine, nn.parallel.DistributedDataParallel(model), optimizer
+    return engine, model, optimizer
 
 
 def step(index: int, wrapped: Any, optimizer: Any) -> float:
@@ -132,31 +145,32 @@ def generate(engine: Any, wrapped: Any, tokens: int) -> tuple[list[Any], int]:
     return [[one.tokens, one.logprobs] for one in found], spoken.count
 
 
-def train(strategy: str) -> dict[str, Any]:
-    plain = built(strategy)
-    losses = [step(index, *plain[2:]) for index in range(STEPS)]
-    engine, _, wrapped, optimizer = built(strategy)
+def train(work: str) -> dict[str, Any]:
+    plain = built(work)
+    losses = [step(index, *plain[1:]) for index in range(STEPS)]
+    engine, wrapped, optimizer = built(work)
     completions, spoken, disturbed = [], [], []
     for index in range(STEPS):
         found, count = generate(engine, wrapped, 20)
         completions.append(found)
         spoken.append([generate(engine, wrapped, 3)[1], count])
         disturbed.append(step(index, wrapped, optimizer))
-    weights = [engine.whole_weights(one) for one in (plain[2], wrapped)]
+    weights = [engine.whole_weights(one) for one in (plain[1], wrapped)]
     same = dist.get_rank() > 0 or all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
     return {"losses": losses, "disturbed": disturbed, "same": same, "completions": completions, "spoken": spoken}
 
 
 def main() -> None:
     path = Path(sys.argv[1])
-    strategies = json.loads(path.read_text())
+    works = json.loads(path.read_text())
 
     def body(world: World) -> None:
         from zerofit.launch import workarounds
 
         workarounds.quiet()
-        workarounds.apply()
-        outcomes = {strategy: train(strategy) for strategy in strategies}
+        if any(work.startswith("zero") for work in works):
+            workarounds.apply()
+        outcomes = {work: train(work) for work in works}
         path.with_suffix(f".{world.rank}.json").write_text(json.dumps(outcomes))
         dist.barrier()
 

@@ -219,7 +219,7 @@ def test_a_rollout_computes_as_autocast_does() -> None:
     """Weights cast once are those that autocast casts for every token; then all is as it was."""
     spec = tiny_spec({"kind": "vit", "shape": VIT}, strategy={"name": "ddp"})
     engine = engine_for(spec.model_copy(update={"precision": "bf16"}), CPU)
-    model = model_of("qwen2")
+    model = model_of("qwen3")
     inject_adapter_in_model(LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False), model.model.layers)
     model.blocks = model.model.layers
     apply_checkpointing(model, "full")  # type: ignore[arg-type]
@@ -233,7 +233,20 @@ def test_a_rollout_computes_as_autocast_does() -> None:
     with engine.rollout(model) as plain:
         assert plain.model.layers[0].mlp.up_proj.weight.dtype == torch.bfloat16
         assert torch.equal(plain(input_ids=tokens).logits, right)
+        found, other = (complete(name, plain, Sampling(max_tokens=8)) for name in ("graph", "hf"))
+    assert sum(one.tokens == two.tokens for one, two in zip(found, other, strict=True)) >= 3
     assert [block.forward for block in model.blocks] == forwards
     assert all(torch.equal(parameter, weights[name]) for name, parameter in model.named_parameters())
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert all(module.training for module in model.modules())
+
+
+def test_keys_are_kept_as_attention_reads_them() -> None:
+    """A norm after the projection makes float32 of them under autocast."""
+    model, place = model_of("qwen3").eval(), Place(2, 16, CPU)
+    cache = fixed_cache(place, 2)
+    decoding = Decoding(model, cache, place, Sampling(), PAD, [STOP])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        decoding.step(16)
+    assert {layer.keys.dtype for layer in cache.layers} == {layer.values.dtype for layer in cache.layers}
+    assert cache.layers[0].keys.dtype == torch.bfloat16

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 BUCKET = 512
 """A step looks at a multiple of so many columns: each takes a graph of its own."""
+ALIGNED = 16
+"""Columns of a cache are a multiple of this: kernels would else copy a mask for every layer."""
 CHECK = 16
 """Steps after which it is asked whether all rows are finished: the answer waits for the device."""
 
@@ -52,7 +54,7 @@ class GraphGenerator:
         layers = check_decodable(model)
         batches = batches_of([len(prompt) for prompt in prompts], self.batch)
         rows = max(map(len, batches))
-        place = Place(rows, max(map(len, prompts)) + sampling.max_tokens, self.device)
+        place = Place(rows, multiple(ALIGNED, max(map(len, prompts)) + sampling.max_tokens), self.device)
         numbers = uniforms(seeds, sampling.max_tokens)
         found: dict[int, Completion] = {}
         with evaluating(model), masked_attention(model):
@@ -83,7 +85,12 @@ class GraphGenerator:
 
 def columns(needed: int, room: int) -> int:
     """How many columns a step looks at that needs `needed` of them."""
-    return min(-(-needed // BUCKET) * BUCKET, room)
+    return min(multiple(BUCKET, needed), room)
+
+
+def multiple(of: int, least: int) -> int:
+    """The first multiple of `of` that is no less than `least`."""
+    return -(-least // of) * of
 
 
 def check_decodable(model: PreTrainedModel) -> int:

@@ -66,12 +66,13 @@ class Decoding:
         width = prompts.tokens.shape[1]
         self.place.visible = width
         self.place.cursor.zero_()
+        self.place.target = torch.arange(width, device=self.place.device)
         some = max(1, PREFILL // width)
         last = []
         for start in range(0, self.place.rows, some):
             chosen = self.place.chosen = slice(start, start + some)
             last.append(self._forward(prompts.tokens[chosen], prompts.mask[chosen], prompts.positions[chosen]))
-        self.place.chosen = slice(None)
+        self.place.chosen, self.place.target = slice(None), self.place.cursor
         return torch.cat(last)
 
     def _forward(self, tokens: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
