@@ -11,14 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from recorded import tokens_of, worth
 from torch import Tensor, nn
 
 from zerofit.data.images import open_split
 from zerofit.data.order import permutation
-from zerofit.data.samples import Sample, open_samples
+from zerofit.data.samples import Sample, open_prompts, open_samples
 from zerofit.models.build import build_model
 from zerofit.models.placement import WholePlacement
 from zerofit.plan.rules import rules_of
+from zerofit.plan.seeds import seed_of
 from zerofit.plan.spec import RunSpec
 
 CPU = torch.device("cpu")
@@ -128,6 +130,62 @@ def language_reference(spec: RunSpec) -> Curve:
     named = model.named_parameters()
     curve.weights = {name: parameter.detach() for name, parameter in named if parameter.requires_grad}
     return curve
+
+
+def rollout_reference(spec: RunSpec) -> Curve:
+    """GRPO on recorded completions, each alone: DAPO's loss, advantages within the completions of a prompt, KL to the
+    weights of the beginning, whose gradient is that of the reverse KL (DeepSeek-V3.2, arXiv:2512.02556).
+    """
+    sizes, grpo = spec.batches, spec.recipe.grpo
+    assert grpo is not None
+    copies, temperature = grpo.num_generations, grpo.sampling.temperature
+    model, former = (build_model(spec, WholePlacement(CPU, torch.float32), torch.float32) for _ in range(2))
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = optimizer_of(spec, groups(model, spec))
+    prompts = open_prompts(spec.text, "train")
+    curve = Curve()
+    for step in range(sizes.total_steps):
+        epoch, place = divmod(step, sizes.steps_per_epoch)
+        order = permutation(spec.text.train, spec.recipe.train.seed, epoch)
+        count = sizes.global_batch // copies
+        chosen = order[place * count : (place + 1) * count].tolist()
+        factor = schedule(spec.recipe.optimizer.schedule, step, sizes.warmup_steps, sizes.total_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        made: list[tuple[list[int], list[int], float]] = []  # prompt, completion, advantage
+        for index in chosen:
+            seeds = [seed_of(spec.recipe.train.seed, f"{epoch} {index} {copy}") for copy in range(copies)]
+            completions = [tokens_of(seed) for seed in seeds]
+            rewards = torch.tensor([float(worth("".join(map(chr, one)), {})) for one in completions])
+            advantages = (rewards - rewards.mean()) / (rewards.std() + 1e-4)
+            prompt = prompts[index].tokens.tolist()
+            made += [(prompt, one, advantage) for one, advantage in zip(completions, advantages.tolist(), strict=True)]
+        total, loss = sum(len(completion) for _, completion, _ in made), 0.0
+        for prompt, completion, advantage in made:
+            logs = log_probabilities(model, prompt, completion, temperature)
+            with torch.no_grad():
+                before = log_probabilities(former, prompt, completion, temperature)
+            ratio = (logs - logs.detach()).exp()
+            distance = ratio * ((before - logs).exp() - (before - logs) - 1)
+            part = (-advantage * ratio + grpo.beta * distance).sum() / total
+            part.backward()
+            loss += part.item()
+        norm = nn.utils.clip_grad_norm_(trained, spec.recipe.optimizer.clip_grad or math.inf)
+        optimizer.step()
+        optimizer.zero_grad()
+        curve.loss.append(loss)
+        curve.grad_norm.append(norm.item())
+        curve.lr.append(spec.lr * factor)
+    named = model.named_parameters()
+    curve.weights = {name: parameter.detach() for name, parameter in named if parameter.requires_grad}
+    return curve
+
+
+def log_probabilities(model: nn.Module, prompt: list[int], completion: list[int], temperature: float) -> Tensor:
+    """Of each token of the completion."""
+    tokens = torch.tensor(prompt + completion)
+    logs = (model(input_ids=tokens[None, :-1]).logits[0] / temperature).log_softmax(dim=1)
+    return logs[torch.arange(len(tokens) - 1), tokens[1:]][len(prompt) - 1 :]
 
 
 def rows_of(sample: Sample) -> list[tuple[Tensor, Tensor]]:

@@ -38,6 +38,8 @@ class Work:
     """Train the model of uneven.py; only with `whole`."""
     rewrite: str | None = None
     """Write this checkpoint as the run's own engine would, and no more."""
+    recorded: bool = False
+    """Rollouts are those of recorded.py; only with `whole`."""
     mutations: tuple[str, ...] = ()
     """Break the optimizer in these ways (mutations.py)."""
 

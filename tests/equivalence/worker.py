@@ -57,6 +57,7 @@ def train(work: dict[str, Any]) -> dict[str, Any]:
         rewrite(spec, spec, Path(work["rewrite"]))
         return {}
     if work["whole"]:
+        from recorded import recorded_rollouts
         from uneven import uneven_models
 
         resume = None if work["resume"] is None else Path(work["resume"])
@@ -67,6 +68,7 @@ def train(work: dict[str, Any]) -> dict[str, Any]:
             with (
                 saved_as_taken_over() if work["resave"] else nullcontext(),
                 uneven_models() if work["uneven"] else nullcontext(),
+                recorded_rollouts() if work["recorded"] else nullcontext(),
             ):
                 return TASKS[spec.recipe.task].train(spec, resume)
         except Stopped:

@@ -65,7 +65,7 @@ class Grpo(Section):
     loss: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo"] = "dapo"
     """How tokens are averaged and ratios are clipped, by TRL's names."""
     beta: NonNegative = 0.0
-    """Weight of the KL to the reference: the model at the start, or the one without adapters. 0: no reference."""
+    """Weight of the reverse KL to the reference: the model at the start, or without its adapters. 0: no reference."""
     epsilon: Positive = 0.2
     """Clipping of the probability ratio: at 1 - epsilon and 1 + epsilon."""
     epsilon_high: Positive | None = None

@@ -36,7 +36,12 @@ def without_nvml_index() -> None:
 
 
 def quiet() -> None:
-    """Leave out what libraries say to each other: deprecated calls that a user of ours can do nothing about."""
+    """Leave out what libraries say to each other: deprecated calls that a user of ours can do nothing about.
+
+    And what they say of us to others: TRL counts its users unless told not to.
+    """
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"  # `rollout_func` may change: TRL is pinned below its next minor
     for module in ("torch.distributed", "accelerate", "deepspeed", "transformers"):
         for category in (FutureWarning, DeprecationWarning):
             warnings.filterwarnings("ignore", category=category, module=rf"{module}\b")

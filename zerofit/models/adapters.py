@@ -16,8 +16,9 @@ from transformers.pytorch_utils import Conv1D
 
 from zerofit.config.errors import UserError
 from zerofit.config.model import Lora
-from zerofit.models.initialise import seed_of, untouched_random_state
+from zerofit.models.initialise import untouched_random_state
 from zerofit.models.trained import TrainedModel
+from zerofit.plan.seeds import seed_of
 
 BASE = ".base_layer."
 DOWN, UP = ".lora_A.default.weight", ".lora_B.default.weight"

@@ -8,7 +8,6 @@ GPU draw different numbers from the same seed.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from itertools import accumulate
@@ -19,6 +18,7 @@ from transformers import PreTrainedModel
 
 from zerofit.config.errors import UserError
 from zerofit.models.trained import TrainedModel
+from zerofit.plan.seeds import seed_of
 
 
 def fresh_weights(
@@ -45,12 +45,6 @@ def fresh_weights(
 def untouched_random_state(device: torch.device) -> AbstractContextManager[None]:
     """The global random state of the CPU and of `device` is afterwards what it was."""
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
-
-
-def seed_of(seed: int, name: str) -> int:
-    """63 bits of a hash of (seed, name)."""
-    digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
 
 
 def _draw_family(family: PreTrainedModel, name: str, value: Tensor) -> None:

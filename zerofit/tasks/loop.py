@@ -43,7 +43,7 @@ class Work(ABC):
     """What a task puts into the loop."""
 
     @abstractmethod
-    def job(self, spec: RunSpec, device: torch.device) -> Job:
+    def job(self, spec: RunSpec, engine: Engine) -> Job:
         """Its data and its validation."""
 
     @abstractmethod
@@ -139,7 +139,7 @@ def prepare(spec: RunSpec, device: torch.device, store: Store, resume: Path | No
     engine = engine_for(spec, device)
     whole = None if resume is None or trains_a_part(spec.recipe) else resume / WEIGHTS
     model = build_model(spec, engine.placement(), engine.compute_dtype, weights=whole)
-    job = work.job(spec, device)
+    job = work.job(spec, engine)
     callbacks: list[TrainerCallback] = [Order(job, spec.batches.steps_per_epoch), Guard(), Pulse()]
     if not spec.recipe.checkpoint.at_end:
         callbacks.append(NoEnd(spec.batches.checkpoint_steps))

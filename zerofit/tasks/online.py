@@ -92,8 +92,8 @@ class ImageJob:
 class ImageWork(Work):
     """Training on images."""
 
-    def job(self, spec: RunSpec, device: torch.device) -> ImageJob:
-        return ImageJob(spec, device)
+    def job(self, spec: RunSpec, engine: Engine) -> ImageJob:
+        return ImageJob(spec, engine.device)
 
     def trainer(
         self,

@@ -51,6 +51,17 @@ class Rewards:
         parts = {reward.name: _ask(reward.name, function, completion, row, where) for reward, function in self._rewards}
         return Score(sum(reward.weight * parts[reward.name] for reward, _ in self._rewards), parts)
 
+    def functions(self) -> list[tuple[str, Callable[[str, Row, str], float]]]:
+        """(name, what gives one reward of a completion, its row and what messages call that row), in order.
+
+        They raise UserError as `score` does, and know nothing of weights.
+        """
+
+        def asking(name: str, function: RewardFunction) -> Callable[[str, Row, str], float]:
+            return lambda completion, row, where: _ask(name, function, completion, row, where)
+
+        return [(reward.name, asking(reward.name, function)) for reward, function in self._rewards]
+
     def check(self, row: Row, where: str) -> None:
         """Raise UserError where a row of the data set has not what a built-in reward needs."""
         for reward, function in self._rewards:

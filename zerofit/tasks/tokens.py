@@ -61,8 +61,8 @@ class TokenJob:
 class TokenWork(Work):
     """Training on tokens."""
 
-    def job(self, spec: RunSpec, device: torch.device) -> TokenJob:
-        return TokenJob(spec, device)
+    def job(self, spec: RunSpec, engine: Engine) -> TokenJob:
+        return TokenJob(spec, engine.device)
 
     def trainer(
         self,

@@ -11,7 +11,7 @@ from zerofit.plan.spec import RunSpec
 from zerofit.train.engine import Engine
 
 if TYPE_CHECKING:
-    from trl import SFTConfig
+    from trl import GRPOConfig, SFTConfig
 
 SCHEDULES = {"constant": "constant_with_warmup", "cosine": "cosine", "linear": "linear"}
 
@@ -60,6 +60,50 @@ def sft_arguments(spec: RunSpec, engine: Engine) -> SFTConfig:
         completion_only_loss=False,
         activation_offloading=False,
         use_liger_kernel=False,
+        router_aux_loss_coef=0.0,
+        trust_remote_code=False,
+    )
+
+
+def grpo_arguments(spec: RunSpec, engine: Engine) -> GRPOConfig:
+    """Translate the resolved run of the task grpo. Rollouts and the reference are ours: `beta` is set afterwards."""
+    from trl import GRPOConfig
+
+    class GrpoArguments(Placed, GRPOConfig):
+        """TRL's, for a model that is placed."""
+
+    grpo, sizes = spec.recipe.grpo, spec.grpo
+    assert grpo is not None
+    assert sizes is not None
+    return GrpoArguments(
+        **_common(spec, engine),
+        average_tokens_across_devices=False,
+        num_generations=sizes.num_generations,
+        num_generations_eval=sizes.num_generations_eval,
+        steps_per_generation=sizes.steps_per_generation,
+        num_iterations=sizes.num_iterations,
+        max_completion_length=grpo.sampling.max_tokens,
+        temperature=grpo.sampling.temperature or 1.0,  # what losses divide logits by
+        top_p=grpo.sampling.top_p,
+        top_k=grpo.sampling.top_k,
+        beta=0.0,
+        epsilon=grpo.epsilon,
+        epsilon_high=grpo.epsilon_high,
+        loss_type=grpo.loss,
+        delta=None,
+        importance_sampling_level="token",
+        use_bias_correction_kl=True,  # the KL's gradient is that of the reverse KL (DeepSeek-V3.2, arXiv:2512.02556)
+        off_policy_mask_threshold=None,
+        scale_rewards=grpo.scale_rewards,
+        reward_weights=[reward.weight for reward in grpo.rewards],
+        multi_objective_aggregation="sum_then_normalize",
+        mask_truncated_completions=grpo.mask_truncated,
+        top_entropy_quantile=1.0,
+        entropy_coef=0.0,
+        disable_dropout=False,
+        shuffle_dataset=False,
+        log_completions=False,
+        use_vllm=False,
         router_aux_loss_coef=0.0,
         trust_remote_code=False,
     )
