@@ -21,7 +21,10 @@ from zerofit.config.errors import UserError
 from zerofit.prepare.rows import Example, Message
 
 MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")
+THOUGHT = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 THINK = "<think>"
+FIELD = re.compile(r"""(\.|\[['"])(reasoning_content|thinking)\b""")
+"""How templates name what an assistant thinks, where they take it apart from what it says."""
 REMEDY = "name another one in model.chat_template, for example chatml"
 
 Span = tuple[int, int]
@@ -44,7 +47,8 @@ class Chat:
         self.tokenizer = tokenizer
         self.name = tokenizer.name_or_path or "bytes"
         self._written = self._own()
-        self._added = set(tokenizer.get_added_vocab().values())
+        added = tokenizer.get_added_vocab()
+        self._ends, self._added = tuple(added), frozenset(added.values())
         probe = [Message("user", "a"), Message("assistant", "b")]
         asked = self._render(probe[:1], None, self._written, "model.chat_template", begun=True)
         begun = asked.removeprefix(self._render(probe[:1], None, self._written, "model.chat_template"))
@@ -57,6 +61,8 @@ class Chat:
 
     def encode(self, examples: Sequence[Example], where: Sequence[str]) -> list[Encoded]:
         """Dialogues to learn from; `where` is what messages call them. Raises UserError."""
+        if not examples:
+            return []
         found = [self._spans(*one) for one in zip(examples, where, strict=True)]
         encodings = self.tokenizer(
             [text for text, _ in found],
@@ -74,6 +80,8 @@ class Chat:
 
     def prompts(self, examples: Sequence[Example], where: Sequence[str]) -> list[NDArray[np.int32]]:
         """The turns before the last of the assistant, and the beginning of that one. Raises UserError."""
+        if not examples:
+            return []
         texts = [
             self._render(one.prompt, one.tools, self._written, place, begun=True)
             for one, place in zip(examples, where, strict=True)
@@ -110,7 +118,8 @@ class Chat:
         text, spans = (self._marks if self.marked else self._additions)(example, where)
         spans = [span for span in (self._trimmed(text, *span) for span in spans) if span[0] < span[1]]
         last = next(one.content for one in reversed(example.messages) if one.role == "assistant")
-        if "</think>" in last and (not spans or "</think>" not in text[slice(*spans[-1])]):
+        thought = THOUGHT.match(last)
+        if thought and not any(thought[1].strip() in text[start:end] for start, end in spans):
             raise UserError(
                 f"{where}: the chat template of {self.name} leaves out what the assistant thinks, which is to be "
                 f"learnt; {REMEDY}"
@@ -143,15 +152,13 @@ class Chat:
 
     def _trimmed(self, text: str, start: int, end: int) -> Span:
         """Without the header, and without white space behind a token that ends the turn."""
-        if self.header and text.startswith(self.header, start, end):
-            start += len(self.header)
+        for inside in range(len(self.header)):  # TRL's mark some templates' from amid the header on
+            if text.startswith(self.header, max(0, start - inside), end):
+                start += len(self.header) - inside
+                break
         bare = text[start:end].rstrip()
-        ends = len(bare) < end - start and any(bare.endswith(token) for token in self._ends)
+        ends = len(bare) < end - start and bare.endswith(self._ends)
         return start, start + len(bare) if ends else end
-
-    @property
-    def _ends(self) -> Sequence[str]:
-        return tuple(self.tokenizer.get_added_vocab())
 
     def _encoded(self, text: str, spans: list[Span], tokens: list[int], offsets: list[Span]) -> Encoded:
         starts, ends = np.asarray(offsets, dtype=np.int64).reshape(-1, 2).T
@@ -174,7 +181,7 @@ class Chat:
         spans: list[Span] | None = None,
     ) -> str:
         """The turns as the template writes them; `spans` takes what it marks."""
-        turns = [message._asdict() for message in messages]
+        turns = [_turn(message, FIELD.search(template) is not None) for message in messages]
         asked: dict[str, Any] = {**self.tokenizer.special_tokens_map, "add_generation_prompt": begun}
         try:
             rendered: Any = render_jinja_template(
@@ -190,6 +197,15 @@ class Chat:
         if spans is not None:
             spans.extend((start, end) for start, end in rendered[1][0])
         return str(rendered[0][0])
+
+
+def _turn(message: Message, apart: bool) -> dict[str, str]:
+    """As templates take it; `apart` puts what an assistant thinks into a field of its own."""
+    thought = THOUGHT.match(message.content) if apart and message.role == "assistant" else None
+    if thought is None:
+        return message._asdict()
+    said = message.content[thought.end() :]
+    return {"role": message.role, "reasoning_content": thought[1].strip("\n"), "content": said}
 
 
 def _tools(text: str | None) -> list[dict[str, Any]] | None:

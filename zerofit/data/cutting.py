@@ -113,5 +113,5 @@ class Questions:
         turns = [message._asdict() for message in row.example.prompt]
         told = {**row.fields, "messages": turns, "answer": row.example.answer}
         told = {name: value for name, value in told.items() if name != "prompt"}
-        record = {"tokens": tokens, "row": json.dumps(told, ensure_ascii=False, default=str), "where": row.where}
+        record = {"tokens": tokens, "row": json.dumps(told, default=str), "where": row.where}
         return Cut([record], len(tokens))

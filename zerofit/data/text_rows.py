@@ -11,7 +11,7 @@ from zerofit.config.errors import UserError
 from zerofit.config.text import Text
 from zerofit.data import arithmetic
 from zerofit.data.contents import SplitName
-from zerofit.prepare.forms import example_of, recognise
+from zerofit.prepare.forms import HALF, example_of, recognise
 from zerofit.prepare.reading import read
 from zerofit.prepare.rows import Broken, Example, Message, Row, Unusable, shown
 from zerofit.prepare.sources import HUB, Source, find
@@ -106,6 +106,8 @@ def documents(source: Source, system: str | None) -> Iterator[Item]:
             raise UserError(
                 shown(f"{item.source}: source documents reads the field text, and the row has {names}; use source rows")
             )
+        if HALF.search(text):
+            raise UserError(f"{item.source}: it holds half a character (a lone surrogate); {REMEDY}")
         yield TextRow(item.source, Example(()), {"text": text}) if text.strip() else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -75,6 +76,12 @@ def _read(name: str, field: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer  # brings torch, which bytes need not
 
     directory = _directory(name, field)
+    bare = (directory / "tokenizer.model").is_file() and not (directory / "tokenizer.json").is_file()
+    if bare and find_spec("sentencepiece") is None:
+        raise UserError(
+            f"{field}: {directory} has a tokenizer.model and no tokenizer.json: pip install sentencepiece to read it, "
+            "or save it elsewhere once with AutoTokenizer's save_pretrained"
+        )
     try:
         return AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # the library raises what it likes, bare Exception too

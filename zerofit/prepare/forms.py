@@ -230,11 +230,11 @@ def _tools(value: Any) -> str | None:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-_HALF = re.compile("[\ud800-\udfff]")
+HALF = re.compile("[\ud800-\udfff]")
 
 
 def _encodable(example: Example) -> Example:
     texts = [*(message.content for message in example.messages), example.answer or "", example.tools or ""]
-    if any(_HALF.search(one) for one in texts):
+    if any(HALF.search(one) for one in texts):
         raise Unusable("invalid", "it holds half a character (a lone surrogate)")
     return example
