@@ -26,7 +26,8 @@ def test_the_wheel_works_where_it_is_installed(tmp_path: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     recipes = {str(path.relative_to(ROOT)) for path in (ROOT / "zerofit" / "recipes").rglob("*.yaml")}
     assert {name for name in names if name.endswith(".yaml")} == recipes  # the presets are among them
-    assert {"zerofit/py.typed", "zerofit/recipes/recipe.schema.json"} <= set(names)
+    templates = {f"zerofit/recipes/templates/{name}.jinja" for name in ("chatml", "r1")}
+    assert {"zerofit/py.typed", "zerofit/recipes/recipe.schema.json", *templates} <= set(names)
     assert not [name for name in names if name.startswith("tests")]
     site = tmp_path / "site"
     subprocess.run([*PIP, "install", "--no-deps", "-q", "--target", str(site), str(wheel)], check=True, timeout=300)

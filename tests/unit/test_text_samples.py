@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
@@ -19,7 +20,7 @@ from zerofit.data import arithmetic
 from zerofit.data.byte_tokenizer import byte_tokenizer
 from zerofit.data.sample_cache import kept
 from zerofit.data.samples import Samples, open_prompts, open_samples
-from zerofit.data.text import describe
+from zerofit.data.text import describe, restore
 from zerofit.plan.spec import TextFacts
 from zerofit.prepare.options import Options
 from zerofit.prepare.pipeline import prepare
@@ -197,6 +198,20 @@ def test_a_damaged_directory_is_named(tmp_path: Path) -> None:
     (facts.samples / "train.arrow").unlink()
     with pytest.raises(UserError, match="is not there"):
         open_samples(facts, "train")
+
+
+def test_samples_that_are_gone_are_made_again_where_they_come_out_the_same(tmp_path: Path) -> None:
+    file = write(tmp_path / "rows.jsonl", thinking(), thinking("3?"))
+    asked = recipe(path=file, validation=0.5)
+    facts = describe(asked)
+    before = texts(open_samples(facts, "train"))
+    shutil.rmtree(facts.samples)
+    restore(asked, facts)
+    assert texts(open_samples(facts, "train")) == before
+    shutil.rmtree(facts.samples)
+    write(tmp_path / "rows.jsonl", thinking("changed?"), thinking("3?"))
+    with pytest.raises(UserError, match="are not the same when made again"):
+        restore(asked, facts)
 
 
 def test_several_that_want_the_same_at_once_get_the_same(cache: Path) -> None:

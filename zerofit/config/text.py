@@ -17,7 +17,7 @@ class Text(Section):
     """arithmetic (embedded word problems), rows (what `zerofit prepare` reads, or has written: conversations, questions
     with solutions or answers), documents (plain text: all of it is learnt)."""
     path: str | None = None
-    """File, directory, or hub id; arithmetic takes none."""
+    """File, directory, or `hf:ID` of the hub; arithmetic takes none. Several forms and formats: docs/prepare.md."""
     validation_path: str | None = None
     """Rows to validate on; null holds a fraction of train out (`validation`)."""
     test_path: str | None = None
@@ -29,7 +29,8 @@ class Text(Section):
     limit: Count | None = None
     """Use only this many training rows (drawn with `train.seed`)."""
     max_length: Count = 1024
-    """Tokens per sample, prompt included; longer rows are left out and counted (documents are cut)."""
+    """Tokens per sample, prompt included; longer rows are left out and counted (documents are cut). For the task
+    grpo: of a prompt."""
     packing: bool = False
     """Fill each sample with several rows, none of which sees another."""
     problems: Count = 20_000

@@ -27,8 +27,8 @@ from zerofit.data.tokenizer import load_tokenizer, tokenizer_directory, vocabula
 from zerofit.plan.spec import TextFacts
 
 FORMAT = 1
-"""Of the samples: another one makes them anew."""
-LIBRARIES = ("transformers", "tokenizers", "jinja2", "trl")
+"""Of the samples, and of what this program makes of a row: another one makes them anew."""
+LIBRARIES = ("zerofit", "transformers", "tokenizers", "jinja2", "trl")
 """Whose versions decide about tokens."""
 Origin = Literal["split", "train", "test"]
 
@@ -68,6 +68,18 @@ def describe(recipe: Recipe) -> TextFacts:
         stops=_stops(recipe, tokenizer, chat),
         samples=directory,
     )
+
+
+def restore(recipe: Recipe, facts: TextFacts) -> None:
+    """Make the samples that `facts` describe again where they are gone. Raises UserError where others come out."""
+    if facts.samples.is_dir():
+        return
+    found = describe(recipe)
+    if found != facts:
+        raise UserError(
+            f"data: the samples of this run are gone from {facts.samples}, and are not the same when made again: files, "
+            "libraries or $ZEROFIT_CACHE have changed; start a new run"
+        )
 
 
 def _cutter(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, chat: Chat | None) -> Cutter:
