@@ -140,3 +140,4 @@ def test_tokenizers_that_lack_something_say_what(tmp_path: Path) -> None:
         describe(recipe(tokenizer=str(tmp_path / "gpt2"), path=GSM8K, validation=0.1))
     facts = describe(recipe(tokenizer=str(tmp_path / "gpt2"), template="chatml", path=GSM8K, validation=0.1, limit=50))
     assert (facts.train, facts.vocabulary, facts.pad, facts.stops) == (50, 50257, 50256, (50256,))
+    assert all(one.tokens[-1] == 50256 and one.learnt[-1] for one in open_samples(facts, "train"))  # it learns to stop

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ THOUGHT = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 THINK = "<think>"
 FIELD = re.compile(r"""(\.|\[['"])(reasoning_content|thinking)\b""")
 """How templates name what an assistant thinks, where they take it apart from what it says."""
+TEMPLATE = "model.chat_template"
 REMEDY = "name another one in model.chat_template, for example chatml"
 
 Span = tuple[int, int]
@@ -47,17 +49,19 @@ class Chat:
         self.tokenizer = tokenizer
         self.name = tokenizer.name_or_path or "bytes"
         self._written = self._own()
-        added = tokenizer.get_added_vocab()
-        self._ends, self._added = tuple(added), frozenset(added.values())
-        probe = [Message("user", "a"), Message("assistant", "b")]
-        asked = self._render(probe[:1], None, self._written, "model.chat_template", begun=True)
-        begun = asked.removeprefix(self._render(probe[:1], None, self._written, "model.chat_template"))
+        special = {id: one.content for id, one in tokenizer.added_tokens_decoder.items() if one.special}
+        self._ends, self._end_ids = tuple(special.values()), frozenset(special)
+        probe = [Message("user", "a")]
+        asked = self._render(probe, None, self._written, TEMPLATE, begun=True)
+        begun = asked.removeprefix(self._render(probe, None, self._written, TEMPLATE))
         self.header = begun.partition(THINK)[0] if begun != asked else ""
         """How a turn of the assistant begins, before anything that it says."""
-        self.marked = MARKED.search(self._written) is not None
-        self._taught = self._written if self.marked else self._known() or self._written
+
+    @cached_property
+    def _taught(self) -> str:
         """The template that dialogues to learn from are written by."""
-        self.marked = MARKED.search(self._taught) is not None
+        marked = MARKED.search(self._written) is not None
+        return self._written if marked else self._known() or self._written
 
     def encode(self, examples: Sequence[Example], where: Sequence[str]) -> list[Encoded]:
         """Dialogues to learn from; `where` is what messages call them. Raises UserError."""
@@ -92,9 +96,9 @@ class Chat:
     def end_of_turn(self) -> int | None:
         """The token that ends what the assistant says; null where the template writes none."""
         probe = Example((Message("user", "a"), Message("assistant", "b")))
-        (found,) = self.encode([probe], ["model.chat_template"])
+        (found,) = self.encode([probe], [TEMPLATE])
         last = int(found.tokens[found.learnt][-1])
-        return last if last in self._added else None
+        return last if last in self._end_ids else None
 
     def _own(self) -> str:
         try:
@@ -115,7 +119,8 @@ class Chat:
 
     def _spans(self, example: Example, where: str) -> tuple[str, list[Span]]:
         """The text of a dialogue, and where in it is what is learnt."""
-        text, spans = (self._marks if self.marked else self._additions)(example, where)
+        marked = MARKED.search(self._taught) is not None
+        text, spans = (self._marks if marked else self._additions)(example, where)
         spans = [span for span in (self._trimmed(text, *span) for span in spans) if span[0] < span[1]]
         last = next(one.content for one in reversed(example.messages) if one.role == "assistant")
         thought = THOUGHT.match(last)
@@ -124,6 +129,8 @@ class Chat:
                 f"{where}: the chat template of {self.name} leaves out what the assistant thinks, which is to be "
                 f"learnt; {REMEDY}"
             )
+        if spans and not text[spans[-1][1] :].strip() and not text[slice(*spans[-1])].endswith(self._ends):
+            text = text[: spans[-1][1]]  # an end will be put there
         return text, spans
 
     def _marks(self, example: Example, where: str) -> tuple[str, list[Span]]:
@@ -165,7 +172,7 @@ class Chat:
         learnt = np.zeros(len(tokens), dtype=np.bool_)
         for start, end in spans:
             learnt |= (ends > start) & (starts < end)
-        if spans and spans[-1][1] >= len(text) and tokens[-1] not in self._added:  # it would never learn to stop
+        if spans and spans[-1][1] == len(text) and tokens[-1] not in self._end_ids:  # it would never learn to stop
             tokens, learnt = [*tokens, int(self.tokenizer.eos_token_id)], np.append(learnt, True)
         learnt[:1] = False
         return Encoded(np.asarray(tokens, dtype=np.int32), learnt)

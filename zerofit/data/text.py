@@ -57,15 +57,17 @@ def describe(recipe: Recipe) -> TextFacts:
     }
 
     def make(directory: Path) -> dict[str, Any]:
-        return Making(recipe, cutter, directory).all(sources)
+        end = None if chat is None else chat.end_of_turn()
+        return {"end": end, **Making(recipe, cutter, directory).all(sources)}
 
-    directory, found = sample_cache.kept(sample_cache.default_root(os.environ), decides, make)
+    directory, kept = sample_cache.kept(sample_cache.default_root(os.environ), decides, make)
+    end = kept.pop("end")
     return TextFacts(
-        **found,
+        **kept,
         validation_from=origin,
         vocabulary=vocabulary(tokenizer),
         pad=int(tokenizer.pad_token_id),
-        stops=_stops(recipe, tokenizer, chat),
+        stops=_stops(recipe, tokenizer, end),
         samples=directory,
     )
 
@@ -77,8 +79,8 @@ def restore(recipe: Recipe, facts: TextFacts) -> None:
     found = describe(recipe)
     if found != facts:
         raise UserError(
-            f"data: the samples of this run are gone from {facts.samples}, and are not the same when made again: files, "
-            "libraries or $ZEROFIT_CACHE have changed; start a new run"
+            f"data: the samples of this run are gone from {facts.samples}, and are not the same when made again: "
+            "files, libraries or $ZEROFIT_CACHE have changed; start a new run"
         )
 
 
@@ -107,11 +109,9 @@ def _fingerprint(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
     return [inner, tokenizer.chat_template, {name: str(one) for name, one in tokenizer.special_tokens_map.items()}]
 
 
-def _stops(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, chat: Chat | None) -> tuple[int, ...]:
+def _stops(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, end: int | None) -> tuple[int, ...]:
     """The tokenizer's end, the one that the template ends turns with, and those of the model's generation config."""
-    stops = [int(tokenizer.eos_token_id)]
-    if chat is not None and (end := chat.end_of_turn()) is not None:
-        stops.append(end)
+    stops = [int(tokenizer.eos_token_id)] if end is None else [int(tokenizer.eos_token_id), end]
     directory = tokenizer_directory(recipe.language_model)
     return tuple(dict.fromkeys([*stops, *(_configured(directory) if directory is not None else ())]))
 
