@@ -250,3 +250,15 @@ def test_keys_are_kept_as_attention_reads_them() -> None:
         decoding.step(16)
     assert {layer.keys.dtype for layer in cache.layers} == {layer.values.dtype for layer in cache.layers}
     assert cache.layers[0].keys.dtype == torch.bfloat16
+
+
+def test_4_bit_weights() -> None:
+    bnb = pytest.importorskip("bitsandbytes")
+    model = model_of("qwen3").eval()
+    for layer in model.model.layers:
+        packed = bnb.nn.Linear4bit(32, 32, bias=False, compute_dtype=torch.float32, quant_type="nf4")
+        packed.weight = bnb.nn.Params4bit(layer.self_attn.q_proj.weight.data, requires_grad=False, quant_type="nf4")
+        packed.support_avx512bf16_for_cpu = False  # it would round the scales of these weights to bf16, for good
+        layer.self_attn.q_proj = packed.to(CPU)
+    found, plain = (complete(engine, model, Sampling(max_tokens=12)) for engine in ("graph", "hf"))
+    assert [one.tokens for one in found] == [one.tokens for one in plain]
