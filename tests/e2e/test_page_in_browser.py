@@ -31,7 +31,8 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Of a real run, which training has made; of a comparison and of two traces."""
+    """Of a real run, which training has made; of a comparison, of two traces and of an evaluation."""
+    from language_pages import write_evaluation
     from page_examples import comparison, two_traces
 
     from zerofit.report.page import write_page
@@ -40,7 +41,12 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     run = trained(str(tiny(cwd)), "evaluate.every_steps=2", "--nproc", "2", cwd=cwd)
     (cwd / "compare.json").write_text(json.dumps(comparison()))
     (cwd / "two.json").write_text(json.dumps(two_traces()))
-    return {"run": run / "report.html", "comparison": write_page(cwd), "traces": write_page(cwd / "two.json")}
+    return {
+        "run": run / "report.html",
+        "comparison": write_page(cwd),
+        "traces": write_page(cwd / "two.json"),
+        "evaluation": write_page(write_evaluation(cwd / "evaluation")),
+    }
 
 
 class Visit:
@@ -87,7 +93,7 @@ def visit(browser: Any) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(
-    "name", ["run", *(pytest.param(one, marks=pytest.mark.thorough) for one in ("comparison", "traces"))]
+    "name", ["run", "evaluation", *(pytest.param(one, marks=pytest.mark.thorough) for one in ("comparison", "traces"))]
 )
 @pytest.mark.parametrize("width", WIDTHS)
 def test_every_tab_draws_its_charts_and_fits(

@@ -132,6 +132,8 @@ def curves(columns: Mapping[str, Column]) -> list[Chart]:
     parts = sorted(field for field in columns if field.startswith(PART))[:COLOURS]
     rewards = replace(PARTS, fields={field: field.removeprefix(PART) for field in parts}, smooth=tuple(parts))
     named = [rewards if curve is PARTS else curve for curve in CURVES]
+    if "reward" in columns:  # a policy's loss is no likelihood
+        named = [replace(curve, unit="") if curve.name == "loss" else curve for curve in named]
     known = {field for curve in named for field in curve.fields}
     others = sorted(columns.keys() - known - {*AXES, *PASSED})
     every = [*named, *(Curve(f"field-{number}", field, "", {field: field}) for number, field in enumerate(others))]

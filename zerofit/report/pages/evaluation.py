@@ -18,7 +18,8 @@ FILE, ROWS = "evaluation.json", "rollouts.parquet"
 COLUMNS = ("problem", "prompt", "completion", "gold", "answer", "correct", "tokens")
 EACH = 6
 """Completions that are shown of the right ones, and of the wrong ones."""
-KINDS = {"pass": "at least one of so many completions is right", "maj": "the commonest answer is right"}
+KINDS = {"pass": "pass@k: at least one of k completions is right", "maj": "maj@k: the commonest of k answers is right"}
+ALWAYS = "commonest answer"
 
 
 class Estimate(Read):
@@ -132,15 +133,11 @@ def _results(made: Evaluation) -> list[Part]:
 
 
 def _solved(made: Evaluation) -> Chart:
-    """Bars with whiskers, and a line at what always giving the commonest answer gets."""
+    """Bars with whiskers, and one of what always giving the commonest answer gets."""
     names, every = list(made.estimates), list(made.estimates.values())
-    data: list[dict[str, Any]] = [
+    data = [
         {
-            "type": "bar",
-            "orientation": "h",
-            "name": "solved",
-            "y": names,
-            "x": [rounded(100 * one.value) for one in every],
+            **_bars("solved", 0, names, [one.value for one in every]),
             "error_x": {
                 "type": "data",
                 "symmetric": False,
@@ -149,34 +146,43 @@ def _solved(made: Evaluation) -> Chart:
                 "thickness": 1.5,
                 "width": 6,
             },
-            "hovertemplate": "%{x:,.1f} %",
-            "marker": {"pattern": {"shape": ""}},
-            "meta": {"colour": 0},
         }
     ]
-    layout: dict[str, Any] = {
-        "yaxis": {"autorange": "reversed", "type": "category", "labels": True},
-        "xaxis": {"title": {"text": "% of problems"}, "range": [0, 100]},
-        "hovermode": "y unified",
-    }
-    baseline = made.majority_baseline
-    if baseline is not None:
-        layout["limit"] = {"text": plain("commonest answer"), "at": rounded(100 * baseline)}
     cells = [(name, percent(one.value), percent(one.low), percent(one.high)) for name, one in made.estimates.items()]
-    always = [] if baseline is None else [("commonest answer", percent(baseline), NONE, NONE)]
-    said = "; ".join(f"{name}: {KINDS[name.partition('@')[0]]}" for name in names)
+    if made.majority_baseline is not None:
+        data.append(_bars(ALWAYS, 3, [ALWAYS], [made.majority_baseline]))
+        cells.append((ALWAYS, percent(made.majority_baseline), NONE, NONE))
+    said = "; ".join(KINDS[kind] for kind in dict.fromkeys(name.partition("@")[0] for name in names))
     return Chart(
         name="solved",
         title="Problems solved",
-        unit="%",
+        unit="",
         summary="; ".join(f"{name} {_interval(one)}" for name, one in made.estimates.items()),
         data=data,
-        layout=layout,
-        table=Table("Problems solved", ("", "solved", "from", "to"), [*cells, *always]),
+        layout={
+            "barmode": "overlay",
+            "yaxis": {"autorange": "reversed", "type": "category", "labels": True},
+            "xaxis": {"title": {"text": "% of problems"}, "range": [0, 100]},
+            "hovermode": "y unified",
+        },
+        table=Table("Problems solved", ("", "solved", "from", "to"), cells),
         note=f"With 95 % intervals over problems. {said}.",
-        height=126 + 34 * len(names),
+        height=90 + 36 * len(cells),
         wide=True,
     )
+
+
+def _bars(name: str, colour: int, labels: Sequence[str], shares: Sequence[float]) -> dict[str, Any]:
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "name": name,
+        "y": [plain(label) for label in labels],
+        "x": [rounded(100 * share) for share in shares],
+        "hovertemplate": "%{x:,.1f} %",
+        "marker": {"pattern": {"shape": ""}},
+        "meta": {"colour": colour},
+    }
 
 
 def _compared(other: Compared) -> Facts:

@@ -9,7 +9,7 @@ from typing import Any
 from zerofit.plan.spec import RunSpec
 from zerofit.report.pages.files import finite
 from zerofit.report.pages.parts import Figure
-from zerofit.report.pages.units import count, fixed, number, percent
+from zerofit.report.pages.units import fixed, number, percent
 
 LATEST = (
     ("reward", "Reward", 1.0, ""),
@@ -66,7 +66,7 @@ def generations(spec: RunSpec) -> list[tuple[str, str]]:
     drawn = f"up to {sampling.max_tokens:,} tokens at temperature {sampling.temperature:g}"
     cut = [f"top-p {sampling.top_p:g}"] if sampling.top_p < 1 else []
     cut += [f"top-k {sampling.top_k}"] if sampling.top_k else []
-    times = sizes.generations_per_step
+    times, asked = sizes.generations_per_step, sizes.evaluate_prompts
     each = "one for each step" if times == 1 else f"{times} for each step"
     return [
         (
@@ -76,7 +76,7 @@ def generations(spec: RunSpec) -> list[tuple[str, str]]:
         ("completions", ", ".join([drawn, *cut])),
         ("rewards", rewards),
         ("loss", f"{grpo.loss}, {reference}"),
-        ("evaluation at once", f"{count(sizes.evaluate_prompts)} prompts × {sizes.num_generations_eval}"),
+        ("evaluation at once", f"{asked:,} prompt{'s' if asked > 1 else ''} × {sizes.num_generations_eval}"),
     ]
 
 

@@ -44,6 +44,7 @@
       }
       if (trace.type === "bar") copy.marker.line = { width: trace.base ? 0 : 1, color: theme.card };
     }
+    if (trace.error_x) copy.error_x = { ...trace.error_x, color: theme.ink };
     if (trace.text) copy.textfont = { color: theme.ink, size: 12 };
     return copy;
   }
