@@ -30,6 +30,7 @@ def grpo_lines(steps: int = 60) -> list[dict[str, Any]]:
             "tokens_s": 900.0,
             "reward": share,
             "reward_std": 0.5 - 0.3 * share,
+            "reward_alike": 0.25,
             "reward/math_correct": 0.8 * share,
             "reward/think_format": 0.2,
             "kl": 0.02 * share,
@@ -42,7 +43,9 @@ def grpo_lines(steps: int = 60) -> list[dict[str, Any]]:
         }
         every.append(line)
         if step % 20 == 0:
-            every.append({"step": step, "epoch": step / 100, "val_reward": 0.9 * share, "val_pass@1": 0.7 * share})
+            validation = {"val_reward": 0.9 * share, "val_pass@1": 0.7 * share, "val_reward/math_correct": 0.7 * share}
+            validation |= {"val_completion_length": 212.0, "val_clipped": 0.05, "val_reward/think_format": 0.9}
+            every.append({"step": step, "epoch": step / 100, **validation})
     return every
 
 
@@ -55,25 +58,26 @@ def sft_lines() -> list[dict[str, Any]]:
     return every
 
 
-def write_completions(path: Path, steps: int = 3, each: int = 10) -> None:
+def write_completions(directory: Path, steps: int = 3, each: int = 10) -> None:
     """A completions.parquet; of each generation the first completion has the highest reward, of 1."""
-    rows = [
-        {
-            "step": step,
-            "prompt": f"<|im_start|>user\nWhat is {step} + {number}? {EVIL}<|im_end|>\n<|im_start|>assistant\n",
-            "completion": f"Let me think about {step}.{number}. {EVIL}</think>\nThe answer is {step + number}.",
-            "answer": str(step + number),
-            "reward": 1 - number / each,
-            "reward/math_correct": float(number < 5),
-            "reward/think_format": 0.1,
-            "advantage": 0.5 - number / each,
-            "tokens": 40 + number,
-            "stopped": number < 8,
-        }
-        for step in range(1, steps + 1)
-        for number in range(each)
-    ]
-    pq.write_table(pa.Table.from_pylist(rows), path)
+    directory.mkdir()
+    for step in range(1, steps + 1):
+        rows = [
+            {
+                "step": step,
+                "prompt": f"<|im_start|>user\nWhat is {step} + {number}? {EVIL}<|im_end|>\n<|im_start|>assistant\n",
+                "completion": f"Let me think about {step}.{number}. {EVIL}</think>\nThe answer is {step + number}.",
+                "answer": str(step + number),
+                "reward": 1 - number / each,
+                "reward/math_correct": float(number < 5),
+                "reward/think_format": 0.1,
+                "advantage": 0.5 - number / each,
+                "tokens": 40 + number,
+                "stopped": number < 8,
+            }
+            for number in range(each)
+        ]
+        pq.write_table(pa.Table.from_pylist(rows), directory / f"step-{step:06d}.parquet")
 
 
 def evaluation(problems: int = 40) -> dict[str, Any]:

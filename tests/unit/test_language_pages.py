@@ -40,19 +40,26 @@ def test_a_grpo_run_shows_its_rewards_and_what_it_wrote(tmp_path: Path) -> None:
     planned(tmp_path, grpo(grpo={"rewards": [{"math_correct": 1}, {"think_format": 0.2}]}))
     language_pages.write_metrics(tmp_path, language_pages.grpo_lines())
     language_pages.write_completions(tmp_path / "completions.parquet")
-    test = {"split": "test", "reward": 0.913, "pass@1": 0.7, "prompts": 1319}
+    test = {
+        "split": "test",
+        "reward": 0.913,
+        "pass@1": 0.7,
+        "problems": 1319,
+        "completion_length": 208.4,
+        "clipped": 0.04,
+    }
     result = {"exit": "finished", "test": test, "steps": 60, "samples_s": 3.1, "best": {"step": 40, "value": 0.6}}
     (tmp_path / "result.json").write_text(json.dumps(result))
     text = page(tmp_path)
     said = words(text)
     for expected in (
         "Test pass@1 70.00 % of 1,319",
-        "Test reward 0.9130",
+        "Test reward 0.9130 208 tokens each, 4.0 % cut off",
         "3.10 completions/s",
         "64 completions = 16 prompts × 4, one for each step",
         "1 × math_correct, 0.2 × think_format",
         "7,473 prompts",
-        "peak: rollout, 12.6 GiB of 11 a card",
+        "peak: rollout, 11.1 GiB of 11 a card",
         "Of the 10 completions that were kept of step 3; reasoning is grey.",
         "reward 1.00 math_correct 1.00 think_format 0.100 advantage 0.500 right answer 3 tokens 40",
         "tokens 49, cut off",
@@ -63,7 +70,18 @@ def test_a_grpo_run_shows_its_rewards_and_what_it_wrote(tmp_path: Path) -> None:
         "math_correct",
         "think_format",
     ]
-    assert {"reward", "pass", "kl", "entropy", "length", "clipped", "clip-ratio", "generate"} <= drawn.keys()
+    assert {
+        "reward",
+        "pass",
+        "kl",
+        "entropy",
+        "length",
+        "clipped",
+        "clip-ratio",
+        "generate",
+        "alike",
+        "val-rewards",
+    } <= drawn.keys()
     assert not [name for name in drawn if name.startswith("field-")], "every figure of the task has its chart"
     assert drawn["pass"]["data"][0]["y"][-1] == 70
     best, worst = text.index("Best rewards"), text.index("Worst rewards")
@@ -121,7 +139,8 @@ def test_what_a_model_writes_is_never_markup(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + bytes(40) + b"PAR1"])
 def test_completions_that_are_being_written_are_left_out(tmp_path: Path, content: bytes) -> None:
     planned(tmp_path, grpo())
-    (tmp_path / "completions.parquet").write_bytes(content)
+    (tmp_path / "completions.parquet").mkdir()
+    (tmp_path / "completions.parquet/step-000001.parquet").write_bytes(content)
     assert "Best rewards" not in page(tmp_path)
 
 

@@ -21,8 +21,10 @@ TOKENS, COLUMNS = 4096, 32768
 TOKEN_CHUNK_SIZE, trainer/utils.py's _CHUNKED_LOGPROB_CHUNK_SIZE)."""
 LIVE = 1_000_000_000
 """Elements that ZeRO-3 keeps gathered at most (plan/deepspeed.py)."""
-SAMPLING = 3
-"""Float32 copies of a step's logits that sampling makes: the logits, their log-softmax, the cut distribution."""
+PREFILL = 4096
+"""Tokens of prompts that the engine graph reads at once (generate/step.py); the engine hf reads all."""
+DRAWING = 3 * FLOAT + 8
+"""Bytes that drawing takes for each logit: it, its log-probability and probability in float32, their sum in float64."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def scores_twice(spec: RunSpec) -> bool:
 
 
 def rollout(engine: Engine, sizes: GrpoSizes) -> dict[str, int]:
-    """While completions are made: a static KV cache, whole weights, and the prompts' forward pass or a step's logits.
+    """While completions are made: whole weights, a static KV cache, and the prompts' forward pass or a step's logits.
 
     KV cache: keys and values of each layer, key-value head and position, in the compute type.
     """
@@ -85,13 +87,13 @@ def rollout(engine: Engine, sizes: GrpoSizes) -> dict[str, int]:
     batch = rollout_batch(engine.spec)
     position = 2 * model.layers * model.key_width * engine.compute
     prompt = sizes.length - grpo.sampling.max_tokens
-    passing = _passing(engine, batch * prompt)
-    drawing = SAMPLING * FLOAT * batch * model.vocabulary
+    read = batch * prompt if grpo.rollout.engine == "hf" else min(batch * prompt, max(PREFILL, prompt))
+    drawing = (DRAWING + engine.compute) * batch * model.vocabulary
     return {
         "gathered weights": gathered(engine),
-        "low-precision copies": _copies(engine, every_block=False),
+        "low-precision copies": _cast(engine),
         "KV cache": position * batch * sizes.length,
-        "activations": max(passing, drawing) + _dequantised(engine),
+        "activations": max(_passing(engine, read), drawing) + _dequantised(engine),
     }
 
 
@@ -104,11 +106,16 @@ def rollout_batch(spec: RunSpec) -> int:
 
 
 def scoring(engine: Engine, sizes: GrpoSizes) -> dict[str, int]:
-    """Log-probs without a gradient, a micro-batch at a time: one block's activations, and a tile of the logits."""
+    """Log-probs without a gradient, a micro-batch at a time: one block's activations, and a tile of the logits.
+
+    A reference of its own is whole meanwhile, as the policy is in a rollout.
+    """
     tokens, scored = _tokens(engine, sizes)
+    assert engine.spec.recipe.grpo is not None
+    own = engine.spec.recipe.grpo.beta > 0 and not engine.adapted
     return {
-        "gathered weights": live(engine),
-        "low-precision copies": _copies(engine, every_block=False),
+        "gathered weights": gathered(engine) if own else live(engine),
+        "low-precision copies": _cast(engine) if own else _copies(engine, every_block=False),
         "activations": _passing(engine, tokens) + _mask(engine, sizes) + _dequantised(engine),
         "logits": _tile(engine, scored),
     }
@@ -166,7 +173,7 @@ def saved(engine: Engine) -> int:
 
 def gathered(engine: Engine) -> int:
     """All weights, which a rollout has whole on every rank: gathered once by ZeRO-3 and FSDP2, else there already."""
-    alone = engine.ranks == 1 and not engine.spec.recipe.strategy.offload.params
+    alone = engine.ranks == 1 and engine.stage == 3 and not engine.spec.recipe.strategy.offload.params
     return 0 if alone or not engine.sharded else engine.weights(engine.compute)
 
 
@@ -214,6 +221,14 @@ def _tile(engine: Engine, scored: int) -> int:
     columns = min(COLUMNS, engine.sizes.vocabulary)
     cast = 0 if engine.held == engine.compute or engine.quantised else columns * engine.sizes.hidden * engine.compute
     return min(scored, TOKENS) * columns * engine.compute + cast
+
+
+def _cast(engine: Engine) -> int:
+    """Float32 weights of linear layers in the compute type, while a model is whole (train/rollout_weights.py)."""
+    if not engine.autocast:
+        return 0
+    model, adapters = engine.sizes, engine.trained if engine.adapted else 0
+    return (model.matrices + adapters + (0 if model.tied else model.head)) * engine.compute
 
 
 def _copies(engine: Engine, *, every_block: bool) -> int:

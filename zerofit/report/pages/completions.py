@@ -10,7 +10,8 @@ from zerofit.report.pages.parts import Section, Writing, Writings
 from zerofit.report.pages.units import NONE, count, number
 from zerofit.report.pages.writing import pieces, rows, shown
 
-FILE = "completions.parquet"
+DIRECTORY = "completions.parquet"
+"""Of a file for each step that is logged."""
 COLUMNS = ("step", "prompt", "completion", "reward")
 EACH = 4
 """Completions that are shown of the best, and of the worst."""
@@ -19,7 +20,7 @@ PART = "reward/"
 
 def section(directory: Path) -> Section | None:
     """The tab of a run's page; null where it kept no completions."""
-    found = [row for row in rows(directory / FILE, COLUMNS, newest="step") if finite(row["reward"]) is not None]
+    found = [row for row in rows(directory / DIRECTORY, COLUMNS) if finite(row["reward"]) is not None]
     if not found:
         return None
     ranked = sorted(found, key=lambda row: -float(row["reward"]))

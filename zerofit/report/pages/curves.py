@@ -32,9 +32,11 @@ class Curve:
     log: bool = False
 
 
-PARTS = Curve("rewards", "Parts of the reward", "mean, before weights", {})
-"""Its fields are those called reward/NAME, whatever they are."""
-PART = "reward/"
+PARTS = {
+    "reward/": Curve("rewards", "Parts of the reward", "mean, before weights", {}),
+    "val_reward/": Curve("val-rewards", "Parts of the reward, validation", "mean, before weights", {}),
+}
+"""Curves of all fields that begin so, whatever the rewards are called."""
 CURVES = (
     Curve("loss", "Loss", "nats", {"loss": "training", "val_loss": "validation"}, smooth=("loss",)),
     Curve("accuracy", "Validation accuracy", "%", {"val_top1": "top-1", "val_top5": "top-5"}, scale=100.0),
@@ -48,20 +50,29 @@ CURVES = (
     ),
     Curve("perplexity", "Perplexity", "", {"perplexity": "training", "val_perplexity": "validation"}),
     Curve("reward", "Reward", "mean", {"reward": "training", "val_reward": "validation"}, smooth=("reward",)),
-    PARTS,
+    *PARTS.values(),
     Curve("pass", "Problems solved", "% of validation", {"val_pass@1": "pass@1"}, scale=100.0),
     Curve("reward-std", "Spread of rewards", "standard deviation", {"reward_std": "rewards"}, smooth=("reward_std",)),
+    Curve("alike", "Prompts that teach nothing", "%, all rewards alike", {"reward_alike": "prompts"}, 100.0, zero=True),
     Curve("kl", "KL to the reference", "nats a token", {"kl": "KL"}, smooth=("kl",)),
     Curve("entropy", "Entropy", "nats a token", {"entropy": "entropy"}, smooth=("entropy",), zero=True),
     Curve(
         "length",
         "Length of completions",
         "tokens",
-        {"completion_length": "mean", "completion_length_max": "longest"},
+        {"completion_length": "mean", "completion_length_max": "longest", "val_completion_length": "validation, mean"},
         smooth=("completion_length",),
         zero=True,
     ),
-    Curve("clipped", "Completions cut off", "% at max_tokens", {"clipped": "cut off"}, 100.0, ("clipped",), zero=True),
+    Curve(
+        "clipped",
+        "Completions cut off",
+        "% at max_tokens",
+        {"clipped": "training", "val_clipped": "validation"},
+        100.0,
+        ("clipped",),
+        zero=True,
+    ),
     Curve("clip-ratio", "Clipped ratios", "% of tokens", {"clip_ratio": "clipped"}, 100.0, ("clip_ratio",), zero=True),
     Curve(
         "throughput", "Throughput", "samples/s, all ranks", {"samples_s": "samples/s"}, smooth=("samples_s",), zero=True
@@ -129,9 +140,11 @@ PASSED = ("val_duration_s", "duration_s")
 
 def curves(columns: Mapping[str, Column]) -> list[Chart]:
     """Charts of all figures of metrics.jsonl that there are; a field that no Curve names has one of its own."""
-    parts = sorted(field for field in columns if field.startswith(PART))[:COLOURS]
-    rewards = replace(PARTS, fields={field: field.removeprefix(PART) for field in parts}, smooth=tuple(parts))
-    named = [rewards if curve is PARTS else curve for curve in CURVES]
+    named = [*CURVES]
+    for prefix, curve in PARTS.items():
+        found = sorted(field for field in columns if field.startswith(prefix))[:COLOURS]
+        parts = replace(curve, fields={field: field.removeprefix(prefix) for field in found}, smooth=tuple(found))
+        named[named.index(curve)] = parts
     if "reward" in columns:  # a policy's loss is no likelihood
         named = [replace(curve, unit="") if curve.name == "loss" else curve for curve in named]
     known = {field for curve in named for field in curve.fields}

@@ -27,10 +27,13 @@ def tested(test: Mapping[str, Any]) -> list[Figure]:
     figures = []
     reward, solved = finite(test.get("reward")), finite(test.get("pass@1"))
     if solved is not None:
-        prompts = finite(test.get("prompts"))
-        figures.append(Figure(f"{split} pass@1", fixed(100 * solved), "%", f"of {prompts:,.0f}" if prompts else ""))
+        problems = finite(test.get("problems"))
+        figures.append(Figure(f"{split} pass@1", fixed(100 * solved), "%", f"of {problems:,.0f}" if problems else ""))
     if reward is not None:
-        figures.append(Figure(f"{split} reward", number(reward, 4)))
+        length, cut = finite(test.get("completion_length")), finite(test.get("clipped"))
+        said = [] if length is None else [f"{length:,.0f} tokens each"]
+        said += [f"{percent(cut)} cut off"] if cut else []
+        figures.append(Figure(f"{split} reward", number(reward, 4), "", ", ".join(said)))
     loss, right = finite(test.get("loss")), finite(test.get("token_accuracy"))
     if right is not None or "perplexity" in test:
         tokens = finite(test.get("tokens"))

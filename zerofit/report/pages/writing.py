@@ -37,28 +37,23 @@ def shown(text: str) -> str:
     return _shortened(text)
 
 
-def rows(path: Path, wanted: Sequence[str], newest: str | None = None) -> list[dict[str, Any]]:
-    """Rows of a parquet file; with `newest` those alone that have the largest value in that column.
+def rows(path: Path, wanted: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of a parquet file, or of the last by name of a directory of them.
 
     Empty where it lacks a column, cannot be read, or is not there: it may be half written.
     """
     import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    if not path.is_file():
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not files or not files[-1].is_file():
         return []
     try:
-        with pq.ParquetFile(path) as file:
-            if set(wanted) - set(file.schema_arrow.names):
-                return []
-            only = None
-            if newest is not None:
-                only = pc.max(file.read([newest])[newest])
-            table = file.read() if only is None else pq.read_table(path, filters=pc.field(newest) == only)
+        with pq.ParquetFile(files[-1]) as file:
+            lacking = set(wanted) - set(file.schema_arrow.names)
+            found: list[dict[str, Any]] = [] if lacking else file.read().to_pylist()
     except (OSError, pa.ArrowException):
         return []
-    found: list[dict[str, Any]] = table.to_pylist()
     return found
 
 
