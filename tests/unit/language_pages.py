@@ -58,8 +58,8 @@ def sft_lines() -> list[dict[str, Any]]:
     return every
 
 
-def write_completions(directory: Path, steps: int = 3, each: int = 10) -> None:
-    """A completions.parquet; of each generation the first completion has the highest reward, of 1."""
+def write_completions(directory: Path, steps: int = 3, each: int = 10, lost: float = 1.0) -> None:
+    """A completions.parquet; the first completion of each step has the reward 1, the others up to `lost` less."""
     directory.mkdir()
     for step in range(1, steps + 1):
         rows = [
@@ -68,7 +68,7 @@ def write_completions(directory: Path, steps: int = 3, each: int = 10) -> None:
                 "prompt": f"<|im_start|>user\nWhat is {step} + {number}? {EVIL}<|im_end|>\n<|im_start|>assistant\n",
                 "completion": f"Let me think about {step}.{number}. {EVIL}</think>\nThe answer is {step + number}.",
                 "answer": str(step + number),
-                "reward": 1 - number / each,
+                "reward": 1 - lost * number / each,
                 "reward/math_correct": float(number < 5),
                 "reward/think_format": 0.1,
                 "advantage": 0.5 - number / each,

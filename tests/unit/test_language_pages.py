@@ -89,6 +89,14 @@ def test_a_grpo_run_shows_its_rewards_and_what_it_wrote(tmp_path: Path) -> None:
     assert "Let me think about 2." not in text, "the newest generation alone"
 
 
+def test_completions_that_are_all_worth_the_same_are_not_ranked(tmp_path: Path) -> None:
+    planned(tmp_path, grpo())
+    language_pages.write_completions(tmp_path / "completions.parquet", lost=0.0)
+    said = words(page(tmp_path))
+    assert "All have the same reward" in said
+    assert "Best rewards" not in said
+
+
 def test_an_sft_run_shows_tokens(tmp_path: Path) -> None:
     planned(tmp_path, sft())
     language_pages.write_metrics(tmp_path, language_pages.sft_lines())

@@ -8,7 +8,7 @@ from typing import Any
 from zerofit.report.pages.files import finite
 from zerofit.report.pages.parts import Section, Writing, Writings
 from zerofit.report.pages.units import NONE, count, number
-from zerofit.report.pages.writing import pieces, rows, shown
+from zerofit.report.pages.writing import evenly_drawn, pieces, rows, shown
 
 DIRECTORY = "completions.parquet"
 """Of a file for each step that is logged."""
@@ -23,13 +23,17 @@ def section(directory: Path) -> Section | None:
     found = [row for row in rows(directory / DIRECTORY, COLUMNS) if finite(row["reward"]) is not None]
     if not found:
         return None
+    note = f"Of the {len(found):,} completions that were kept of step {count(found[0]['step'])}; reasoning is grey."
+    if len({row["reward"] for row in found}) == 1:
+        alike = Writings("All have the same reward", [_writing(row) for row in evenly_drawn(found, EACH)])
+        return Section("completions", "Completions", [alike], note)
     ranked = sorted(found, key=lambda row: -float(row["reward"]))
     best = ranked[: min(EACH, (len(ranked) + 1) // 2)]
     worst = ranked[len(best) :][-EACH:][::-1]
-    note = f"Of the {len(found):,} completions that were kept of step {count(ranked[0]['step'])}; reasoning is grey."
-    parts = [Writings("Best rewards", [_writing(row) for row in best])]
-    if worst:
-        parts.append(Writings("Worst rewards", [_writing(row) for row in worst]))
+    parts = [
+        Writings("Best rewards", [_writing(row) for row in best]),
+        Writings("Worst rewards", [_writing(row) for row in worst]),
+    ]
     return Section("completions", "Completions", parts, note)
 
 

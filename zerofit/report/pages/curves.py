@@ -90,7 +90,7 @@ CURVES = (
         },
         zero=True,
     ),
-    Curve("generate", "Making completions", "s a generation", {"generate_s": "generation"}, zero=True),
+    Curve("generate", "Making completions", "s a logged step", {"generate_s": "rollouts"}, zero=True),
     Curve("lr", "Learning rate", "", {"lr": "learning rate"}, zero=True),
     Curve("grad-norm", "Gradient norm", "before clipping", {"grad_norm": "norm"}, smooth=("grad_norm",), log=True),
     Curve(
