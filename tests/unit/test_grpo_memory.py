@@ -197,7 +197,7 @@ def test_the_rollout_that_is_advised_is_the_largest_that_fits() -> None:
         (
             {"model": {"shape": None, "pretrained": "someone/model"}},
             HOPPER,
-            ["not known before someone/model is loaded"],
+            ["not predicted for someone/model"],
         ),
     ],
 )

@@ -24,7 +24,8 @@ def advice(spec: RunSpec) -> list[str]:
         return []
     every = stages(spec)
     if every is None:
-        return [f"peak memory: not known before {spec.recipe.model.pretrained} is loaded"]
+        what = spec.recipe.model.pretrained or "this shape"
+        return [f"peak memory: not predicted for {what}, whose sizes are not at hand (or which has experts)"]
     lines = [peak_line(spec, every)]
     card, needed = spec.hardware.memory_gib, _needed(highest(every).total)
     short = f"that may not fit: with {OUTSIDE:g} GiB of CUDA's own it needs about {needed:.1f} of {card:g} GiB"
