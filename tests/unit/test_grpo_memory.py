@@ -113,7 +113,7 @@ def _saved(fields: dict[str, Any], adapted: bool) -> float:
 strategies = st.sampled_from(["ddp", "zero1", "zero2", "zero3", "fsdp2"])
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     strategy=strategies,
     quantised=st.booleans(),
@@ -150,7 +150,8 @@ def test_more_work_never_needs_less_memory(
         assert after["rollout"].parts["KV cache"] > before["rollout"].parts["KV cache"]
 
 
-@given(strategy=st.sampled_from(["zero1", "zero2", "zero3", "fsdp2"]), ranks=st.sampled_from([1, 2, 4]))
+@pytest.mark.parametrize("strategy", ["zero1", "zero2", "zero3", "fsdp2"])
+@pytest.mark.parametrize("ranks", [1, 4])
 def test_more_ranks_hold_less_each(strategy: str, ranks: int) -> None:
     def held(ranks: int) -> int:
         spec = planned(grpo(model=WHOLE, strategy=strategy), HOPPER, ranks)
