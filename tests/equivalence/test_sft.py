@@ -125,3 +125,11 @@ def test_it_goes_on_as_if_never_stopped(trained: dict[str, RunSpec], name: str) 
 def test_packs_hold_several_rows() -> None:
     spec = plan(RUNS["packed-fsdp2"][1], WORLD, Path("unused"))
     assert spec.text.rows > 1.5 * spec.text.train
+
+
+def test_models_are_tied_as_their_config_says(trained: dict[str, RunSpec]) -> None:
+    for name, spec in trained.items():
+        held = load_file(spec.run_dir / "checkpoints" / f"step-{STEPS:06d}" / WEIGHTS)
+        head = held.get("lm_head.weight")
+        if head is not None and not name.startswith("lora"):
+            assert head.equal(held["model.embed_tokens.weight"]) == (not name.startswith("untied")), name

@@ -95,8 +95,11 @@ def seal(content: Content, directory: Path) -> None:
 def write_weights(
     content: Content, directory: Path, dtype: torch.dtype, limit: int = SHARD, progress: Progress = nothing
 ) -> Written:
-    """`model*.safetensors` of all tensors, parameters in `dtype`, read back and compared. Raises UserError."""
-    with Shards(directory, "model", content.names, limit, progress) as shards:
+    """`model*.safetensors` (or as `stem` says) of all tensors, parameters in `dtype`, read back and compared.
+
+    Raises UserError.
+    """
+    with Shards(directory, content.stem, content.names, limit, progress) as shards:
         for name, value in content.weights():
             shards.write(name, value, content.dtype_of(name, value, dtype))
         if shards.left:

@@ -51,6 +51,10 @@ class Content:
     """Small files to be kept beside: random number generators' states, Trainer's own record."""
     config: Callable[[Path], None] | None = None
     """Writes the backbone's config.json to a path."""
+    beside: Callable[[Path], None] | None = None
+    """Writes what else transformers looks for into a directory: a tokenizer, generation_config.json."""
+    stem: str = "model"
+    """How the names of files of weights begin."""
     merged: Mapping[str, Any] | None = None
     """The adapters that were merged in."""
     made: Mapping[str, Any] = field(default_factory=dict)

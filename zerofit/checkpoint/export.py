@@ -65,6 +65,8 @@ def _to_directory(
         written = write(part)
         if content.config is not None:
             content.config(part / "config.json")
+        if content.beside is not None:
+            content.beside(part)
         made = {"zerofit": versions()["zerofit"], **content.made, "step": content.step, "merged": content.merged}
         write_json(part / MADE, made)
         last(part)

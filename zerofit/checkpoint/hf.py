@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedModel, ViTForImageClassification
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, GenerationConfig, PreTrainedModel, ViTForImageClassification
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, revert_weight_conversion
 from transformers.initialization import no_init_weights
@@ -21,6 +22,7 @@ from zerofit.checkpoint.stream import Value
 from zerofit.config.errors import UserError
 from zerofit.config.limited import read_limited
 from zerofit.config.model import PatchLM
+from zerofit.data.tokenizer import load_tokenizer
 from zerofit.models.causal_lm import LanguageModel
 from zerofit.models.classifier import BACKBONE
 from zerofit.models.origin import HEAD, VIT_HEAD, first
@@ -78,6 +80,7 @@ def as_transformers(content: Content, described: Described, dtype: torch.dtype) 
         buffers=frozenset(renamed[name] for name in content.buffers if name in renamed),
         optimizer=None,
         config=config.to_json_file,
+        beside=partial(_write_beside, described) if isinstance(described.plain, LanguageModel) else None,
         notes=notes,
     )
 
@@ -98,6 +101,15 @@ def _form(ours: TrainedModel) -> tuple[type[PreTrainedModel], Callable[[str], st
     if isinstance(ours, LanguageModel):
         return cast("type[PreTrainedModel]", MODEL_FOR_CAUSAL_LM_MAPPING[type(ours.config)]), lambda name: name
     return type(ours.family), lambda name: name.removeprefix(BACKBONE) if name.startswith(BACKBONE) else None
+
+
+def _write_beside(described: Described, directory: Path) -> None:
+    """The tokenizer with its chat template, and what ends a completion."""
+    recipe, facts = described.spec.recipe, described.spec.text
+    load_tokenizer(recipe).save_pretrained(directory)
+    ends = GenerationConfig.from_model_config(described.plain.config)
+    ends.pad_token_id, ends.eos_token_id = facts.pad, list(facts.stops)
+    ends.save_pretrained(directory)
 
 
 def with_config(content: Content, directory: Path, dtype: torch.dtype) -> Content:

@@ -38,7 +38,8 @@ def convert(
             "--to",
             metavar="FORM",
             help="pytorch: one file with `model` and `optimizer`; safetensors: the canonical form, with --weights-only "
-            "weights alone; hf: what transformers loads; or a strategy: single, ddp, fsdp2, zero1, zero2, zero3.",
+            "weights alone; hf: what transformers loads; peft: adapters alone; or a strategy: single, ddp, fsdp2, "
+            "zero1, zero2, zero3.",
         ),
     ] = None,
     output: Annotated[

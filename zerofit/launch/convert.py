@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from zerofit.checkpoint.stream import Written
     from zerofit.plan.spec import RunSpec
 
-Form = Literal["pytorch", "safetensors", "hf"]
+Form = Literal["pytorch", "safetensors", "hf", "peft"]
 Dtype = Literal["bf16", "fp16", "fp32"]
 FORMS = get_args(Form)
 STRATEGIES = ("single", "ddp", "fsdp2", "zero1", "zero2", "zero3")
@@ -80,7 +80,7 @@ def convert(
         source_of(asked),
         form,
         output,
-        weights_only=weights_only or form == "hf",
+        weights_only=weights_only or form in ("hf", "peft"),
         dtype=kind,
         merge=merge_lora,
         trust=trust,
@@ -155,6 +155,8 @@ def _content(source: Source, form: Form, dtype: Dtype, *, optimizer: bool, merge
             content = canonical_content(source.path, optimizer=optimizer)
         else:
             content = foreign_content(source.path, trust=trust, optimizer=optimizer, merge=merge)
+        if form == "peft":
+            raise UserError(f"--to peft: adapters of one of our runs are written, and {source.path} is of none")
         if form == "hf":
             from zerofit.checkpoint.hf import with_config
 
@@ -165,7 +167,11 @@ def _content(source: Source, form: Form, dtype: Dtype, *, optimizer: bool, merge
 
     lora = source.spec.recipe.model.lora
     if form == "hf" and lora is not None and not merge:
-        raise UserError("--to hf: transformers' model has no adapters, and this run has: add --merge-lora")
+        raise UserError(
+            "--to hf: transformers' model has no adapters, and this run has: add --merge-lora, or use --to peft"
+        )
+    if form == "peft" and merge:
+        raise UserError("--merge-lora: --to peft writes adapters by themselves; leave it out, or use --to hf")
     if trust:
         raise UserError(f"--trust: {source.path} is our own, and holds nothing that could run; leave it out")
     described = describe_model(source.spec)
@@ -174,6 +180,10 @@ def _content(source: Source, form: Form, dtype: Dtype, *, optimizer: bool, merge
         from zerofit.checkpoint.hf import as_transformers
 
         content = as_transformers(content, described, DTYPES[dtype])
+    if form == "peft":
+        from zerofit.checkpoint.peft_form import as_peft
+
+        content = as_peft(content, described)
     return content
 
 
@@ -184,7 +194,7 @@ def _dtype(word: str | None) -> Dtype:
 
 
 def _check_options(form: Form, *, weights_only: bool, dtype: Dtype, merge_lora: bool) -> None:
-    if form == "hf":
+    if form in ("hf", "peft"):
         return  # weights alone in any case
     if merge_lora and not weights_only:
         raise UserError(
@@ -233,6 +243,8 @@ def _said(content: Content, output: Path, written: Written, form: Form, dtype: D
     after = f"zerofit train RECIPE init_from={shown}"
     if form == "hf":
         after = f"transformers' from_pretrained({shown!r})"
+    elif form == "peft":
+        after = f"peft's PeftModel.from_pretrained(model, {shown!r})"
     elif any(".lora_" in name for name in content.names):  # which no init_from takes
         after = f"zerofit convert {shown} --inspect"
     elif form == "safetensors" and content.optimizer is not None:

@@ -1,4 +1,8 @@
-"""`zerofit export RUN DIR`: what `zerofit convert RUN --to safetensors --weights-only --merge-lora --output DIR` is."""
+"""`zerofit export RUN DIR`: whole weights, adapters merged in.
+
+Of a language model that is `zerofit convert RUN --to hf --merge-lora --output DIR`, with its tokenizer; of an image
+classifier `--to safetensors --weights-only`, under our own names.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,8 @@ def export(run: Path, directory: Path, *, step: int | None = None) -> None:
     _check_free(directory)
     spec = rundir.load(run)
     checkpoint = chosen_checkpoint(spec.run_dir, step)
-    convert.export(convert.Source(checkpoint, spec), "safetensors", directory, weights_only=True, merge=True)
+    form: convert.Form = "hf" if spec.recipe.model.kind == "causal_lm" else "safetensors"
+    convert.export(convert.Source(checkpoint, spec), form, directory, weights_only=True, merge=True)
 
 
 def _check_free(directory: Path) -> None:

@@ -36,6 +36,7 @@ def make_language_model(config: PreTrainedConfig, spec: RunSpec, compute_dtype: 
     except (ValueError, ImportError) as error:
         raise UserError(f"model.attention: {' '.join(str(error).split())[:300]}") from None
     assert isinstance(model, LanguageModel)
+    model.family.tie_weights()  # transformers leaves that to whoever loads weights where it is to draw none
     text = spec.text
     model.compute_dtype = compute_dtype
     model.blocks_name = name_of_blocks(model.family)
