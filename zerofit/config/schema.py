@@ -167,6 +167,8 @@ class Evaluate(Section):
     """Every so many optimizer steps."""
     every_epochs: Count | None = None
     """Every so many epochs."""
+    at_start: bool = False
+    """Evaluate the validation split before the first step, too."""
     at_end: bool = True
     """Evaluate the test split after the last step."""
     micro_batch: Count | None = None

@@ -28,7 +28,7 @@ from zerofit.models.frozen import check_frozen, trains_a_part
 from zerofit.models.trained import TrainedModel
 from zerofit.plan.spec import RunSpec
 from zerofit.tasks import TASKS
-from zerofit.train.callbacks import Guard, NoEnd, Order, Profiled, Pulse, Ready, Records, Untraced
+from zerofit.train.callbacks import First, Guard, NoEnd, Order, Profiled, Pulse, Ready, Records, Untraced
 from zerofit.train.engine import DTYPES, WEIGHTS, Engine
 from zerofit.train.holdings import StepWatch
 from zerofit.train.job import Job, Store
@@ -181,6 +181,9 @@ def prepare(spec: RunSpec, device: torch.device, store: Store, resume: Path | No
     )
     if dist.get_rank() == 0:
         trainer.add_callback(records)
+    if spec.recipe.evaluate.at_start:
+        trainer.add_callback(First(trainer.evaluate))
+    if dist.get_rank() == 0:
         note = note_of(model, spec)
         if note is not None:
             print(note, flush=True)

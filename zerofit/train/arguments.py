@@ -136,6 +136,7 @@ def _common(spec: RunSpec, engine: Engine) -> dict[str, Any]:
         "save_steps": batches.checkpoint_steps or batches.total_steps,
         "eval_strategy": "no" if batches.evaluate_steps is None else "steps",
         "eval_steps": batches.evaluate_steps,
+        "eval_on_start": False,  # it would come after a resume, too: see callbacks.py
         "metric_for_best_model": None if batches.evaluate_steps is None else recipe.best_metric,
         "greater_is_better": recipe.best_metric != "loss",
         "use_cpu": spec.hardware.device == "cpu",

@@ -51,6 +51,19 @@ class Ready(TrainerCallback):
         self.act()
 
 
+class First(TrainerCallback):
+    """Validates before the first step of a run, and not where it goes on."""
+
+    def __init__(self, validate: Callable[[], object]) -> None:
+        self.validate = validate
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step == 0:
+            self.validate()
+
+
 class Pulse(TrainerCallback):
     """Asks after every step whether ranks are to stop; then that step is saved, once, and is the last."""
 
