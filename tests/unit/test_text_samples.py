@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
@@ -265,3 +268,14 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
     assert "turn 2 cannot be told apart in what the chat template of bytes writes" in refused(
         recipe(path=good, **half, model=bad)
     )
+
+
+def test_the_launcher_needs_no_torch_for_bytes(tmp_path: Path) -> None:
+    """It describes data before ranks start; `zerofit plan` does no more."""
+    code = (
+        "import sys; from text_examples import recipe; from zerofit.data.text import describe; "
+        "describe(recipe(source='arithmetic', problems=5, test_problems=2)); print('torch' in sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout == "False\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from zerofit.data.decode import square
+from zerofit.data.splits import SplitName
 
 Labels: TypeAlias = NDArray[np.int64]
-SplitName = Literal["train", "validation", "test"]
 
 
 class Split(ABC):

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from zerofit.config.errors import UserError
 from zerofit.config.schema import Recipe
 from zerofit.data import text_rows
-from zerofit.data.contents import SplitName
 from zerofit.data.cutting import Cut, Cutter
 from zerofit.data.packing import pack
 from zerofit.data.samples import Writer, count
+from zerofit.data.splits import SplitName
 from zerofit.data.spool import Spool, draw
 from zerofit.data.text_rows import Item
 from zerofit.prepare.progress import RowsProgress

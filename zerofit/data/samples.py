@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from zerofit.config.errors import UserError
-from zerofit.data.contents import SplitName
+from zerofit.data.splits import SplitName
 from zerofit.plan.spec import TextFacts
 
 PACKED = b"packed"

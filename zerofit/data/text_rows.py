@@ -10,7 +10,7 @@ from typing import Any
 from zerofit.config.errors import UserError
 from zerofit.config.text import Text
 from zerofit.data import arithmetic
-from zerofit.data.contents import SplitName
+from zerofit.data.splits import SplitName
 from zerofit.prepare.forms import HALF, example_of, recognise
 from zerofit.prepare.reading import read
 from zerofit.prepare.rows import Broken, Example, Message, Row, Unusable, shown
