@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
@@ -24,9 +26,11 @@ from zerofit.data.byte_tokenizer import byte_tokenizer
 from zerofit.data.sample_cache import kept
 from zerofit.data.samples import Samples, open_prompts, open_samples
 from zerofit.data.text import describe, restore
+from zerofit.data.text_rows import rows
 from zerofit.plan.spec import TextFacts
 from zerofit.prepare.options import Options
 from zerofit.prepare.pipeline import prepare
+from zerofit.prepare.sources import Source
 
 BYTES = byte_tokenizer()
 
@@ -191,6 +195,24 @@ def test_samples_are_made_once_and_anew_when_something_else_decides(tmp_path: Pa
     with pytest.raises(UserError, match="train.arrow, is damaged"):
         open_samples(first, "train")
     assert TextFacts.model_validate_json(first.model_dump_json()) == first
+
+
+def test_a_file_that_the_drive_does_not_give_is_named(tmp_path: Path) -> None:
+    def broken() -> Any:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with pytest.raises(UserError, match=r"a.jsonl cannot be read: Input/output error"):
+        list(rows(Source("a.jsonl", ".jsonl", tmp_path / "a.jsonl", broken), None))
+
+
+def test_what_the_killed_left_is_cleared_when_it_is_old(cache: Path) -> None:
+    for name, age in ((".new", 0), (".old", 30 * 24 * 3600)):
+        (cache / name).mkdir(parents=True)
+        (cache / name / "train.arrow").touch()
+        os.utime(cache / name, (time.time() - age,) * 2)
+    kept(cache, {}, lambda _: {})
+    assert (cache / ".new").exists()
+    assert not (cache / ".old").exists()
 
 
 def test_a_damaged_directory_is_named(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ import xxhash
 from zerofit.config.errors import UserError
 
 FACTS = "facts.json"
+ABANDONED = 7 * 24 * 3600.0
+"""Seconds without a new file after which nobody is at work in a directory any more."""
 
 
 def default_root(environ: Mapping[str, str]) -> Path:
@@ -41,6 +45,7 @@ def _make(directory: Path, decides: dict[str, Any], make: Callable[[Path], dict[
     root = directory.parent
     try:
         root.mkdir(parents=True, exist_ok=True)
+        _clear(root)
         staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=root))
         try:
             facts = make(staging)
@@ -61,6 +66,14 @@ def _make(directory: Path, decides: dict[str, Any], make: Callable[[Path], dict[
         ) from None
 
 
+def _clear(root: Path) -> None:
+    """Remove what the killed have left half-made."""
+    for path in root.glob(".*"):
+        with suppress(OSError):  # another clears it too
+            if time.time() - path.stat().st_mtime > ABANDONED:
+                shutil.rmtree(path, ignore_errors=True)
+
+
 def _take(staging: Path, directory: Path) -> None:
     try:
         staging.rename(directory)
@@ -78,5 +91,6 @@ def _facts(directory: Path) -> dict[str, Any]:
         whole = False
     if not whole:
         raise UserError(f"data: the samples in {directory} are damaged; remove that directory, and run again")
-    os.utime(directory)  # when it was last of use, for who clears up
+    with suppress(OSError):  # it may be another's
+        os.utime(directory)  # when it was last of use, for who clears up
     return dict(facts)

@@ -116,10 +116,13 @@ READERS: dict[str, Callable[[Source, str | None], Iterator[Item]]] = {"rows": ro
 
 
 def _read(source: Source) -> Iterator[Row]:
-    for item in read(source):
-        if isinstance(item, Broken):
-            raise UserError(f"{item.source}: {item.why}; {REMEDY}")
-        yield item
+    try:
+        for item in read(source):
+            if isinstance(item, Broken):
+                raise UserError(f"{item.source}: {item.why}; {REMEDY}")
+            yield item
+    except OSError as error:
+        raise UserError(f"{source.name} cannot be read: {error.strerror or error}") from None
 
 
 def stamp(source: Source) -> list[Any]:
