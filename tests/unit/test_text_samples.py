@@ -272,8 +272,8 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
     strange = write(tmp_path / "strange.jsonl", {"a": 1})
     half = {"validation": 0.5}
     assert "no row of " + answers + " has an assistant turn" in refused(recipe(path=answers, **half))
-    assert "none of the 1 train rows of" in refused(recipe(path=good, max_length=10, **half))
-    assert "none of the 1 train prompts of" in (short := refused(recipe("grpo", path=good, max_length=10, **half)))
+    assert "none of the 1 training rows of" in refused(recipe(path=good, max_length=10, **half))
+    assert "none of the 1 training prompts of" in (short := refused(recipe("grpo", path=good, max_length=10, **half)))
     assert "the shortest has" in short
     assert "broken.jsonl:2: not JSON" in refused(recipe(path=str(broken), **half))
     assert "strange.jsonl:1: it has the fields a; `zerofit prepare`" in refused(recipe(path=strange, **half))

@@ -154,9 +154,9 @@ class Making:
                 "have answers, the task grpo learns from those"
             )
         if out["long"]:
-            what = "prompts" if self.task == "grpo" else "rows"
+            what = f"{'training' if split == 'train' else split} {'prompts' if self.task == 'grpo' else 'rows'}"
             return (
-                f"data.max_length: none of the {rows:,} {split} {what} of {path} is short enough: the shortest has "
+                f"data.max_length: none of the {rows:,} {what} of {path} is short enough: the shortest has "
                 f"{figures.shortest:,} tokens, and max_length is {self.data.max_length:,}"
             )
         return f"data.{_field(split)}: none of the {rows:,} rows of {path} has anything to learn"
