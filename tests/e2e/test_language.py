@@ -87,8 +87,8 @@ def test_a_run_learns_from_rewards_after_a_run_on_text(run: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "override", "words"),
     [
-        (SFT, "model={kind: vit, shape: vit-tiny}", "model: kind vit is no model for the task sft, which takes causal"),
-        (SFT, "data={source: digits}", "data: source digits is nothing for the task sft"),
+        (SFT, "model={kind: vit, shape: vit-tiny}", "kind vit is no model for the task sft, which takes causal_lm"),
+        (SFT, "data={source: digits}", "source digits is nothing for the task sft, which takes arithmetic"),
         (SFT, "model.shape.vocab_size=100", "needs 259"),
         (SFT, "data.max_length=20", "data.max_length"),
         (SFT, "model.quantize=nf4", "quantize nf4: weights in 4 bits cannot be trained; give lora too"),

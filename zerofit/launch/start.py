@@ -152,6 +152,7 @@ def go_on(
     where it was interrupted (features that were extracted by then are kept), or with `anew`. Raises UserError.
     """
     from zerofit.checkpoint.manifest import read_manifest, step_of
+    from zerofit.tasks import TASKS
 
     run, step = split(run)
     before = rundir.load(run)
@@ -159,6 +160,7 @@ def go_on(
     if source is not None or overrides:
         asked = load_recipe(source, overrides) if source is not None else override(before.recipe, overrides)
     spec = replan(run, before, asked, hardware, ranks)
+    TASKS[spec.recipe.task].restore(spec)
     lock = rundir.claim(spec.run_dir)
     try:
         checkpoint = _checkpoint_of(run, step, spec, anew)

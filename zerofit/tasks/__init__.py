@@ -25,6 +25,9 @@ class Task(Protocol):
     def describe(self, recipe: Recipe) -> ImageFacts | TextFacts:
         """What the recipe's data holds. Raises UserError where it cannot be used."""
 
+    def restore(self, spec: RunSpec) -> None:
+        """Make again what `describe` has stored, where it is gone. Raises UserError where it comes out otherwise."""
+
     def train(self, spec: RunSpec, resume: Path | None) -> dict[str, Any]:
         """Train, on every rank of an initialised world; returns result.json's body, equal on every rank."""
 

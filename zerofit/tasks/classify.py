@@ -20,6 +20,9 @@ class Classify:
         """Classes and sizes of the recipe's images. Raises UserError where they cannot be used."""
         return describe(recipe.images, recipe.image_model.image_size, recipe.train.seed)
 
+    def restore(self, spec: RunSpec) -> None:
+        """Nothing is stored."""
+
     def train(self, spec: RunSpec, resume: Path | None) -> dict[str, Any]:
         """Train, validate and save as the recipe says, then test; returns result.json's body. Collective."""
         from zerofit.tasks.loop import train

@@ -33,6 +33,9 @@ class Probe:
             check_cached(recipe)
         return describe(recipe.images, recipe.image_model.image_size, recipe.train.seed)
 
+    def restore(self, spec: RunSpec) -> None:
+        """Nothing is stored."""
+
     def train(self, spec: RunSpec, resume: Path | None) -> dict[str, Any]:
         """Train as `probe.features` says; returns result.json's body. Collective."""
         assert spec.recipe.probe is not None

@@ -21,6 +21,12 @@ class Sft:
 
         return describe(recipe)
 
+    def restore(self, spec: RunSpec) -> None:
+        """Samples whose cache was cleared are made again. Raises UserError where others come out."""
+        from zerofit.data.text import restore
+
+        restore(spec.recipe, spec.text)
+
     def train(self, spec: RunSpec, resume: Path | None) -> dict[str, Any]:
         """Train, validate and save as the recipe says, then test; returns result.json's body. Collective."""
         from zerofit.tasks.loop import train
