@@ -132,9 +132,9 @@ def step(index: int, wrapped: Any, optimizer: Any) -> float:
     return loss.item()
 
 
-def generate(engine: Any, wrapped: Any, tokens: int) -> tuple[list[Any], int]:
+def generate(engine: Any, wrapped: Any, tokens: int, name: Any = "graph") -> tuple[list[Any], int]:
     """Completions of a rank's prompts, and how often the ranks have spoken."""
-    generator = make_generator("graph", CPU, pad=0, stops=[3], batch=2)
+    generator = make_generator(name, CPU, pad=0, stops=[3], batch=2)
     rank = dist.get_rank()
     with Collectives() as spoken, engine.rollout(wrapped) as model:
         assert not model.training
@@ -153,7 +153,9 @@ def train(work: str) -> dict[str, Any]:
     for index in range(STEPS):
         found, count = generate(engine, wrapped, 20)
         completions.append(found)
-        spoken.append([generate(engine, wrapped, 3)[1], count])
+        others, plainly = generate(engine, wrapped, 20, "hf")
+        assert [tokens for tokens, _ in others] == [tokens for tokens, _ in found]
+        spoken.append([generate(engine, wrapped, 3)[1], count, plainly])
         disturbed.append(step(index, wrapped, optimizer))
     weights = [engine.whole_weights(one) for one in (plain[1], wrapped)]
     same = dist.get_rank() > 0 or all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())

@@ -56,6 +56,6 @@ def test_a_completion_depends_on_no_rank(outcomes: list[dict[str, Any]]) -> None
 def test_ranks_speak_once_however_many_tokens_there_are(outcomes: list[dict[str, Any]]) -> None:
     for one in outcomes:
         for work, outcome in one.items():
-            for few, many in outcome["spoken"]:
-                assert few == many, work
+            for few, many, plainly in outcome["spoken"]:
+                assert few == many == plainly, work
                 assert (few > 0) == work.startswith(("fsdp2", "zero3")), work

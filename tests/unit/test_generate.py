@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from zerofit.generate.batches import batches_of
 from zerofit.generate.cache import Place, fixed_cache
 from zerofit.generate.completion import Completion, completion_of
 from zerofit.generate.generator import make_generator
-from zerofit.generate.step import Decoding
+from zerofit.generate.step import Captured, Decoding
 from zerofit.models.recompute import apply_checkpointing
 from zerofit.train.strategy import engine_for
 
@@ -213,6 +215,69 @@ def test_a_step_reads_nothing_back(family: str, sampling: Sampling) -> None:
         decoding.step(16)
         decoding.step(64)
     assert device.copies == 0
+
+
+class Card:
+    """Stands for torch.cuda: what is captured is not done, and each replay does it."""
+
+    def __init__(self, step: Callable[[int], None]) -> None:
+        self.step, self.graphs = step, list[Graph]()
+        self.capturing: Graph | None = None
+
+    def run(self, visible: int) -> None:
+        """The step, as a card would see it."""
+        if self.capturing is None:
+            self.step(visible)
+        else:
+            self.capturing.visible = visible
+            self.graphs.append(self.capturing)
+
+    def CUDAGraph(self) -> Graph:
+        return Graph(self.step)
+
+    @contextmanager
+    def graph(self, graph: Graph, **_: Any) -> Iterator[None]:
+        self.capturing = graph
+        yield
+        self.capturing = None
+
+    def Stream(self, *_: Any) -> Card:
+        return self
+
+    current_stream = Stream
+
+    def stream(self, *_: Any) -> Any:
+        return nullcontext()
+
+    def wait_stream(self, *_: Any) -> None: ...
+
+    def graph_pool_handle(self) -> None: ...
+
+
+class Graph:
+    def __init__(self, step: Callable[[int], None]) -> None:
+        self.step, self.visible = step, 0
+
+    def replay(self) -> None:
+        self.step(self.visible)
+
+
+def test_captured_steps_are_done_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU: capturing leaves no token out and draws none twice, and later batches replay the same graphs."""
+    monkeypatch.setattr(graph, "BUCKET", 8)
+    model, sampling, cards = model_of("qwen3").eval(), Sampling(max_tokens=24), list[Card]()
+    right = complete("graph", model, sampling, batch=2)
+
+    def runner_on(device: torch.device, step: Callable[[int], None]) -> Captured:
+        cards.append(Card(step))
+        monkeypatch.setattr(torch, "cuda", cards[-1])
+        return Captured(cards[-1].run, device)
+
+    monkeypatch.setattr(graph, "runner_on", runner_on)
+    assert complete("graph", model, sampling, batch=2) == right
+    captured = [one.visible for one in cards[0].graphs]
+    assert len(cards) == 1
+    assert len(captured) == len(set(captured)) > 1
 
 
 def test_a_rollout_computes_as_autocast_does() -> None:

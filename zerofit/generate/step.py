@@ -104,25 +104,30 @@ Runner = Callable[[int], None]
 
 
 class Captured:
-    """Runs a step on a GPU: the first time for each number of columns as it is, then as a CUDA graph of it."""
+    """Runs a step on a GPU: the first time for each number of columns as it is, from the second on as a CUDA graph."""
 
     def __init__(self, step: Runner, device: torch.device) -> None:
         self.step = step
         self.stream = torch.cuda.Stream(device)
         self.pool = torch.cuda.graph_pool_handle()  # one for all: no two graphs run at once
+        self.warm: set[int] = set()
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
 
     def __call__(self, visible: int) -> None:
-        graph = self.graphs.get(visible)
-        if graph is not None:
-            graph.replay()
+        if visible not in self.warm:
+            self._warm_up(visible)
             return
-        # On a stream of its own, as capturing: libraries set up what they need for that stream.
+        if visible not in self.graphs:
+            self.graphs[visible] = self._capture(visible)
+        self.graphs[visible].replay()
+
+    def _warm_up(self, visible: int) -> None:
+        # On the stream that captures: libraries set up what they need for each stream.
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
             self.step(visible)
         torch.cuda.current_stream().wait_stream(self.stream)
-        self.graphs[visible] = self._capture(visible)
+        self.warm.add(visible)
 
     def _capture(self, visible: int) -> torch.cuda.CUDAGraph:
         """A graph of the step. Captured, a step is not done. Raises UserError where it cannot be captured."""
