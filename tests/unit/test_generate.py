@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -48,6 +49,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "llama": SHAPE | {"model_type": "llama"},
     "mistral": SHAPE | {"model_type": "mistral", "sliding_window": 6},
     "gemma2": SHAPE | {"model_type": "gemma2", "sliding_window": 6, "attn_implementation": "eager"},
+    "gemma3": SHAPE
+    | {"model_type": "gemma3_text", "sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]},
+    "qwen3_moe": SHAPE
+    | {"model_type": "qwen3_moe", "moe_intermediate_size": 24, "num_experts": 4, "num_experts_per_tok": 2},
+    "gpt_neox": SHAPE | {"model_type": "gpt_neox"},
     "gpt2": {"model_type": "gpt2", "vocab_size": 40, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64},
 }
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14, 15, 16, 17], [5, 6, 7], [18, 19, 20, 21, 22]]
@@ -192,14 +198,13 @@ def test_batches_hold_every_row_once(lengths: list[int], batch: int | None) -> N
 
 
 class OnDevice(TorchDispatchMode):
-    """Notes what copies numbers of the host to the device, which a graph cannot do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.copies = 0
+    """Refuses what takes numbers from the host, which a graph cannot."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.copies += func is torch.ops.aten.lift_fresh.default
+        assert func is not torch.ops.aten.lift_fresh.default, "torch.tensor"
+        if func is torch.ops.aten._to_copy.default:
+            target = (kwargs or {}).get("device") or args[0].device
+            assert args[0].device == torch.device(target), "a copy from the host"
         return func(*args, **(kwargs or {}))
 
 
@@ -208,13 +213,16 @@ class OnDevice(TorchDispatchMode):
 def test_a_step_reads_nothing_back(family: str, sampling: Sampling) -> None:
     """Without values no step could look at one: what cannot be captured raises here."""
     nowhere = torch.device("meta")
-    model = model_of(family).eval().to(nowhere)
+    model = model_of(family, torch.bfloat16).eval().to(nowhere)
     place = Place(3, 64, nowhere)
     decoding = Decoding(model, fixed_cache(place, 2), place, sampling, PAD, [STOP, 4])
-    with torch.no_grad(), OnDevice() as device:
+    with torch.no_grad(), OnDevice(), patch.object(torch, "tensor", None):  # on this device it is not dispatched
         decoding.step(16)
         decoding.step(64)
-    assert device.copies == 0
+    with OnDevice(), pytest.raises(AssertionError, match=r"torch\.tensor"):
+        torch.tensor([1]).to(nowhere)
+    with OnDevice(), pytest.raises(RuntimeError, match="meta"):
+        decoding.finished.all().item()
 
 
 class Card:

@@ -6,6 +6,7 @@ Batches of a call share the cache and the graphs; both are dropped at its end.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -17,7 +18,8 @@ from zerofit.config.errors import UserError
 from zerofit.config.grpo import Sampling
 from zerofit.generate.batches import batches_of, pad_left
 from zerofit.generate.cache import Place, fixed_cache
-from zerofit.generate.completion import Completion, completion_of
+from zerofit.generate.collect import collect
+from zerofit.generate.completion import Completion
 from zerofit.generate.mode import check_room, evaluating
 from zerofit.generate.sampling import uniforms
 from zerofit.generate.step import Decoding, runner_on
@@ -74,10 +76,8 @@ class GraphGenerator:
                             progress(len(found) + finished)
                         if finished == len(batch):
                             break
-                tokens = decoding.tokens[: len(batch), :done].tolist()
-                logprobs = decoding.logprobs[: len(batch), :done].tolist()
-                for row, drawn, logprob in zip(batch, tokens, logprobs, strict=True):
-                    found[row] = completion_of(drawn, logprob, self.stops)
+                made = decoding.tokens[: len(batch), :done], decoding.logprobs[: len(batch), :done]
+                found.update(zip(batch, collect(*made, self.stops), strict=True))
                 if progress is not None:
                     progress(len(found))
         return [found[row] for row in range(len(prompts))]
@@ -97,16 +97,18 @@ def check_decodable(model: PreTrainedModel) -> int:
     """Number of the model's layers. Raises UserError unless each is attention, and a step can be captured."""
     layers = StaticCache(config=model.config, max_cache_len=1).layers
     other = {type(layer).__name__ for layer in layers} - {StaticLayer.__name__, StaticSlidingWindowLayer.__name__}
-    if other or not model._can_compile_fullgraph:
-        why = (
-            f"its layers keep more than keys and values ({', '.join(sorted(other))})"
-            if other
-            else ("transformers does not give it a static cache")
-        )
-        raise UserError(
-            f"the engine graph cannot decode {type(model).__name__}: {why}; take the engine hf (grpo.rollout.engine)"
-        )
-    return len(layers)
+    taken = inspect.signature(type(model).forward).parameters
+    if other:
+        why = f"its layers keep more than keys and values ({', '.join(sorted(other))})"
+    elif not model._can_compile_fullgraph:
+        why = "transformers does not give it a static cache"
+    elif "position_ids" not in taken or "logits_to_keep" not in taken:
+        why = "it cannot be told where in a padded row a token stands"
+    else:
+        return len(layers)
+    raise UserError(
+        f"the engine graph cannot decode {type(model).__name__}: {why}; take the engine hf (grpo.rollout.engine)"
+    )
 
 
 @contextmanager

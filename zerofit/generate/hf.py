@@ -16,7 +16,8 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from zerofit.config.grpo import Sampling
 from zerofit.generate.batches import batches_of, pad_left
-from zerofit.generate.completion import Completion, completion_of
+from zerofit.generate.collect import collect
+from zerofit.generate.completion import Completion
 from zerofit.generate.mode import check_room, evaluating
 from zerofit.generate.sampling import draw, uniforms
 
@@ -78,10 +79,8 @@ class HfGenerator:
                     logits_processor=LogitsProcessorList([drawing]),
                     synced_gpus=False,  # else ranks agree after every token, though none needs the others
                 )
-                tokens = drawing.tokens[:, : drawing.drawn].tolist()
-                logprobs = drawing.logprobs[:, : drawing.drawn].tolist()
-                for row, drawn, logprob in zip(rows, tokens, logprobs, strict=True):
-                    found[row] = completion_of(drawn, logprob, self.stops)
+                made = drawing.tokens[:, : drawing.drawn], drawing.logprobs[:, : drawing.drawn]
+                found.update(zip(rows, collect(*made, self.stops), strict=True))
                 if progress is not None:
                     progress(len(found))
         return [found[row] for row in range(len(prompts))]
