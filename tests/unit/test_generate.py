@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -149,6 +151,23 @@ def test_16_bit_weights_and_adapters(dtype: torch.dtype) -> None:
     found, plain = (complete(engine, model, Sampling(temperature=0, max_tokens=8)) for engine in ("graph", "hf"))
     # Rounding differs: rows may part where two tokens are nearly as likely.
     assert sum(one.tokens == other.tokens for one, other in zip(found, plain, strict=True)) >= 3
+
+
+def test_the_cache_goes_with_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    caches: list[Any] = []
+
+    def noted(*arguments: Any) -> Any:
+        cache = fixed_cache(*arguments)
+        caches.append(weakref.ref(cache.layers[0]))
+        return cache
+
+    monkeypatch.setattr(graph, "fixed_cache", noted)
+    gc.disable()  # no cycle may hold it
+    try:
+        complete("graph", model_of("llama"), Sampling(max_tokens=4), batch=2)
+        assert [cache() for cache in caches] == [None]
+    finally:
+        gc.enable()
 
 
 def test_progress_counts_completions() -> None:

@@ -107,7 +107,7 @@ class Captured:
     """Runs a step on a GPU: the first time for each number of columns as it is, from the second on as a CUDA graph."""
 
     def __init__(self, step: Runner, device: torch.device) -> None:
-        self.step = step
+        self.step, self.device = step, device
         self.stream = torch.cuda.Stream(device)
         self.pool = torch.cuda.graph_pool_handle()  # one for all: no two graphs run at once
         self.warm: set[int] = set()
@@ -123,10 +123,10 @@ class Captured:
 
     def _warm_up(self, visible: int) -> None:
         # On the stream that captures: libraries set up what they need for each stream.
-        self.stream.wait_stream(torch.cuda.current_stream())
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self.stream):
             self.step(visible)
-        torch.cuda.current_stream().wait_stream(self.stream)
+        torch.cuda.current_stream(self.device).wait_stream(self.stream)
         self.warm.add(visible)
 
     def _capture(self, visible: int) -> torch.cuda.CUDAGraph:
