@@ -49,7 +49,10 @@ def cut(probabilities: Tensor, sampling: Sampling) -> Tensor:
     top_k = min(sampling.top_k or size, size)
     if top_k == size and sampling.top_p == 1:
         return probabilities
-    likeliest = probabilities.topk(top_k, dim=-1).values
+    if top_k == size:
+        likeliest = probabilities.sort(dim=-1, descending=True).values
+    else:
+        likeliest = probabilities.topk(top_k, dim=-1).values
     if sampling.top_p < 1:
         total = likeliest.cumsum(dim=-1, dtype=torch.float64)
         inside = total - likeliest < sampling.top_p * total[:, -1:]  # what stands before the token is not enough yet
