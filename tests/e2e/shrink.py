@@ -22,6 +22,7 @@ from zerofit.plan.batch import make_batches
 from zerofit.plan.deepspeed import make_deepspeed
 from zerofit.plan.shapes import SHAPES
 from zerofit.plan.spec import RunSpec
+from zerofit.plan.strategy import resolve_strategy
 
 STEPS = 3
 CHANGED = {
@@ -110,7 +111,7 @@ def deepspeed_differences(shipped: Recipe, spec: RunSpec) -> set[str]:
     """Where DeepSpeed's settings in a run are not what the shipped recipe gives on the same ranks and machine."""
     enough = spec.data.model_copy(update={"train": 1_000_000})
     batches = make_batches(shipped, enough, spec.batches.ranks)
-    wanted = make_deepspeed(shipped, batches, spec.precision, spec.hardware)
+    wanted = make_deepspeed(shipped, resolve_strategy(shipped), batches, spec.precision, spec.hardware)
     found, expected = dict(_flat(spec.deepspeed or {})), dict(_flat(wanted or {}))
     return {name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name)}
 

@@ -71,7 +71,7 @@ def train_together(specs: Sequence[RunSpec], world: int, directory: Path, swappe
     """Write each run.json and train the runs without checkpoints: first the swapped ones, last those under ZeRO-3."""
     for spec in (*swapped, *specs):
         write_spec(spec)
-    ordered = sorted(specs, key=lambda spec: spec.recipe.strategy.name == "zero3")
+    ordered = sorted(specs, key=lambda spec: spec.strategy.name == "zero3")
     works = [Work(str(spec.run_dir), swap=True) for spec in swapped] + [Work(str(spec.run_dir)) for spec in ordered]
     run_together(works, world, directory)
 

@@ -49,7 +49,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunSpec]:
     specs = {name: plan(made, WORLD, directory / name) for name, (_, made) in RUNS.items()}
     for spec in specs.values():
         write_spec(spec)
-    ordered = sorted(specs.values(), key=lambda spec: spec.recipe.strategy.name == "zero3")
+    ordered = sorted(specs.values(), key=lambda spec: spec.strategy.name == "zero3")
     run_together([Work(str(spec.run_dir), whole=True) for spec in ordered], WORLD, directory / "start")
     return specs
 

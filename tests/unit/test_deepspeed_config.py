@@ -19,6 +19,7 @@ from zerofit.plan.batch import make_batches
 from zerofit.plan.deepspeed import make_deepspeed
 from zerofit.plan.deepspeed_user import NOT_GENERATED
 from zerofit.plan.spec import Hardware
+from zerofit.plan.strategy import resolve_strategy
 
 CPU_OFF = {"optimizer": "cpu"}
 ALL_OFF = {"optimizer": "cpu", "params": "cpu"}
@@ -47,7 +48,7 @@ LEFT_OUT = {
 
 
 def config_of(said: Recipe, precision: str = "fp32", hardware: Hardware = CPU, ranks: int = 1) -> dict[str, Any]:
-    config = make_deepspeed(said, make_batches(said, FACTS, ranks), precision, hardware)
+    config = make_deepspeed(said, resolve_strategy(said), make_batches(said, FACTS, ranks), precision, hardware)
     assert config is not None
     return config
 
@@ -170,7 +171,8 @@ def test_what_each_strategy_and_machine_changes() -> None:
     assert plain["zero_hpz_partition_size"] == 1
     assert plain["zero_quantized_weights"] is plain["zero_quantized_gradients"] is False
     for name in ("single", "ddp", "fsdp2"):
-        assert make_deepspeed(strategy(name), make_batches(recipe(), FACTS, 1), "fp32", CPU) is None
+        said = strategy(name)
+        assert make_deepspeed(said, resolve_strategy(said), make_batches(said, FACTS, 1), "fp32", CPU) is None
 
 
 @pytest.mark.parametrize(
@@ -236,18 +238,31 @@ def test_a_users_settings_are_merged_and_auto_takes_our_value(tmp_path: Path) ->
         ),
         ({"zero_optimization": {"cpu_offload": True}}, ["cpu_offload", "strategy.offload.optimizer"]),
         ({"zero_optimization": True}, ["zero_optimization must be a mapping, not True"]),
-        ({"optimizer": {"type": "AdamW"}}, ["optimizer is not taken", "say it in optimizer"]),
-        ({"scheduler": {"type": "WarmupLR"}}, ["scheduler is not taken", "optimizer.schedule"]),
+        (
+            {"optimizer": {"type": "AdamW"}},
+            ["optimizer.params.weight_decay is left out, which is 0.0", "it is 0.05", "change optimizer"],
+        ),
+        ({"scheduler": {"type": "WarmupLR"}}, ["scheduler.type is 'WarmupLR'", "WarmupCosineLR", "optimizer.schedule"]),
         (
             {"optimizer": {"type": "AdamW", "params": {"lr": 3e-5, "betas": "auto"}}},
-            ["optimizer.params.lr is 3e-05", "optimizer is not taken", "say it in optimizer"],
+            ["optimizer.params.lr is 3e-05", "by the recipe it is 0.001", "change optimizer"],
         ),
-        ({"optimizer": {"type": "Adam", "params": {"lr": "auto"}}}, ["optimizer.type is 'Adam'"]),
-        ({"optimizer": {"type": "AdamW", "params": {"betas": ["auto", 0.95]}}}, ["optimizer.params.betas is 0.95"]),
         (
-            {"scheduler": {"type": "WarmupLR", "params": {"warmup_max_lr": "auto", "warmup_num_steps": 500}}},
-            ["scheduler.params.warmup_num_steps is 500", "say it in optimizer.schedule and optimizer.warmup"],
+            {"optimizer": {"type": "Lion", "params": {"lr": "auto"}}},
+            ["optimizer.type is 'Lion'", "it is AdamW or Adam"],
         ),
+        (
+            {"optimizer": {"type": "AdamW", "params": {"weight_decay": "auto", "betas": ["auto", 0.95]}}},
+            ["optimizer.params.betas is ['auto', 0.95]", "it is [0.9, 0.999]"],
+        ),
+        ({"optimizer": {"type": "AdamW", "params": {"freeze_step": 9}}}, ["optimizer.params.freeze_step is nothing"]),
+        (
+            {"scheduler": {"type": "WarmupCosineLR", "params": {"total_num_steps": "auto", "warmup_num_steps": 500}}},
+            ["scheduler.params.warmup_num_steps is 500", "it is 1", "optimizer.schedule and optimizer.warmup"],
+        ),
+        ({"activation_checkpointing": {"partition_activations": True}}, ["use strategy.activation_checkpointing"]),
+        ({"tensor_parallel": {"autotp_size": 2}}, ["tensor_parallel: weights here are cut by ZeRO alone"]),
+        ({"hybrid_engine": {"enabled": True}}, ["hybrid_engine: ", "leave it out"]),
         ({"scheduler": {"type": "OneCycle", "params": {"cycle_max_lr": "auto"}}}, ["scheduler.type is 'OneCycle'"]),
         ({"aio": "auto"}, ['aio is "auto"', "leave the key out"]),
         ({"aio": {"block_size": "auto"}}, ['aio.block_size is "auto"', "leave the key out"]),
@@ -342,6 +357,17 @@ def test_the_hugging_face_examples_are_taken_and_no_auto_is_left(
     for section in ("bf16", "fp16", "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_clipping"):
         assert config[section] == plain[section]
     deepspeed.DeepSpeedConfig(copy.deepcopy(config))
+
+
+def test_optimizer_and_scheduler_may_say_what_the_recipe_does() -> None:
+    adamw = {"lr": 1e-3, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.05, "torch_adam": True}
+    cosine = {"total_num_steps": 44, "warmup_num_steps": 3, "warmup_type": "linear", "cos_min_ratio": 0.0}
+    settings = {
+        "optimizer": {"type": "Adam", "params": adamw},
+        "scheduler": {"type": "WarmupCosineLR", "params": cosine},
+    }
+    said = recipe(strategy={"name": "zero2", "deepspeed": settings}, optimizer={"warmup": {"steps": 3}})
+    assert config_of(said) == config_of(strategy("zero2"))
 
 
 def test_the_hugging_face_example_of_another_strategy_is_refused() -> None:

@@ -41,7 +41,7 @@ FAILURES = 3
 
 def written_as(spec: RunSpec) -> dict[str, Any]:
     """What the files in a checkpoint of `spec` depend on: facts in its manifest."""
-    return {"strategy": spec.recipe.strategy.name, "world_size": spec.batches.ranks, "precision": spec.precision}
+    return {"strategy": spec.strategy.name, "world_size": spec.batches.ranks, "precision": spec.precision}
 
 
 @dataclass(frozen=True)

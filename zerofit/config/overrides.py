@@ -19,6 +19,9 @@ EXCLUSIVE = (
     ("optimizer.warmup.steps", "optimizer.warmup.epochs", "optimizer.warmup.fraction"),
     ("checkpoint.every_steps", "checkpoint.every_epochs"),
     ("evaluate.every_steps", "evaluate.every_epochs"),
+    ("strategy.accelerate", "strategy.name"),
+    ("strategy.accelerate", "strategy.deepspeed"),
+    ("strategy.accelerate", "strategy.offload"),
 )
 
 
@@ -53,7 +56,7 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[Override]) -> dict[
     for override in overrides:
         if override.value is not None:
             for rival in _rivals(override.place):
-                raw = _without(raw, rival)
+                raw = _without(_long(raw, override), rival)
     for override in overrides:
         raw = _set(_long(raw, override), override.place, _long_value(raw, override), override)
     return raw
@@ -100,6 +103,8 @@ def _long_value(raw: dict[str, Any], override: Override) -> Any:
     if not isinstance(long, dict):
         return value
     kept = _without(_without(given, ("offload", "optimizer")), ("offload", "params"))
+    whole = ("accelerate", "deepspeed") if given.get("name") is None and given.get("deepspeed") else ("accelerate",)
+    kept = {field: value for field, value in kept.items() if field not in whole}  # files that said all of the other one
     offload = kept.get("offload")
     if isinstance(offload, dict):
         long["offload"] = {**offload, **long.get("offload", {})}

@@ -32,6 +32,7 @@ METRICS = {
 }
 """Validation figures of each task; the first one names the best checkpoint unless the recipe says otherwise."""
 Tracker = Literal["trackio", "wandb", "tensorboard", "mlflow"]
+StrategyName = Literal["single", "ddp", "fsdp2", "zero1", "zero2", "zero3", "zeropp"]
 
 
 class Train(Section):
@@ -79,8 +80,8 @@ class Offload(Section):
 class Strategy(Section):
     """How the work is spread. Short forms: `zero2`, `zero2+offload_optimizer`, `zero3+offload_all`."""
 
-    name: Literal["single", "ddp", "fsdp2", "zero1", "zero2", "zero3", "zeropp"] = "ddp"
-    """Who holds what: see docs/numerics.md."""
+    name: StrategyName | None = "ddp"
+    """Who holds what: see docs/numerics.md. null, or left out beside a file: what that file says."""
     offload: Offload = Offload()
     """Offload of optimizer state and weights."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
@@ -89,16 +90,26 @@ class Strategy(Section):
     """Recompute nothing, every other block, or every block in backward."""
     compile: bool = False
     """`torch.compile` the transformer blocks; not under ZeRO-3."""
+    accelerate: str | None = None
+    """A file of `accelerate config` that is the whole strategy, in place of `name` and `offload`."""
     deepspeed: dict[str, Any] | str | None = None
-    """DeepSpeed settings laid over the generated ones: a mapping, or the path of a JSON file. ZeRO strategies only."""
+    """DeepSpeed settings, a mapping or the path of a JSON file, laid over the generated ones of a ZeRO strategy;
+    without `name` they are the whole strategy, in place of `name` and `offload`."""
 
     @model_validator(mode="before")
     @classmethod
     def _short(cls, value: Any) -> Any:
-        return parse_strategy(value) if isinstance(value, str) else value
+        raw = parse_strategy(value) if isinstance(value, str) else value
+        if isinstance(raw, dict) and "name" not in raw and any(raw.get(file) is not None for file in FILES):
+            return {**raw, "name": None}
+        return raw
 
     @model_validator(mode="after")
     def _possible(self) -> Strategy:
+        if self.name is None:
+            return self._whole()
+        if self.accelerate is not None:
+            raise ValueError(f"accelerate names a file that is the whole strategy, and name is {self.name}: drop one")
         where = self.offload
         if self.name in ("single", "ddp") and (where.optimizer or where.params):
             raise ValueError(f"{self.name} cannot offload: use a ZeRO strategy or fsdp2")
@@ -125,6 +136,23 @@ class Strategy(Section):
         if self.deepspeed is not None and self.name not in ZERO_STAGE:
             raise ValueError(f"deepspeed settings need a ZeRO strategy, not {self.name}")
         return self
+
+    def _whole(self) -> Strategy:
+        """Of a strategy that a file says."""
+        if self.accelerate is None and self.deepspeed is None:
+            raise ValueError("name is null, and no file says what the strategy is: give name, accelerate or deepspeed")
+        if self.accelerate is not None and self.deepspeed is not None:
+            raise ValueError(
+                "accelerate and deepspeed are each the whole strategy: name the DeepSpeed file in the other one, as "
+                "deepspeed_config.deepspeed_config_file"
+            )
+        if self.offload != Offload():
+            raise ValueError("offload is what the file says: leave it out")
+        return self
+
+
+FILES = ("accelerate", "deepspeed")
+"""Fields of a strategy that may name a file which is all of it."""
 
 
 def parse_strategy(text: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from zerofit.launch.failure import Failure
 from zerofit.launch.local import Outcome, run_ranks
 from zerofit.plan.hardware import detect
 from zerofit.plan.spec import Hardware
+from zerofit.plan.strategy import Chosen
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,34 @@ def default_ranks(strategy: str, hardware: Hardware, train: Train | None = None)
         return most
     fitting = (ranks for ranks in range(most, 0, -1) if train.global_batch % (train.micro_batch * ranks) == 0)
     return next(fitting, most)
+
+
+def count_ranks(chosen: Chosen, asked: int | None, hardware: Hardware, train: Train) -> int:
+    """Ranks of a new run: as many as are asked for, as its strategy's file says, or the default.
+
+    Raises UserError where the file describes another machine than this one, or another number of ranks than is asked.
+    """
+    outside = environment.outer_world(os.environ) is not None
+    if chosen.machines > 1 and not outside:
+        how = f" (by {chosen.starter})" if chosen.starter else ""
+        raise UserError(
+            f"strategy: its file wants ranks on {chosen.machines} machines{how}, and zerofit starts them on this one "
+            "alone: start `zerofit train` on all of them with srun, torchrun or deepspeed --hostfile FILE --module"
+        )
+    if chosen.cpu and hardware.device != "cpu":
+        raise UserError("strategy: its file says use_cpu, and this machine has GPUs: set ZEROFIT_DEVICE=cpu")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").replace(" ", "")
+    if hardware.device == "cuda" and chosen.gpus not in (None, visible):
+        raise UserError(
+            f"strategy: its file says gpu_ids {chosen.gpus}: zerofit takes the GPUs that it sees; "
+            f"set CUDA_VISIBLE_DEVICES={chosen.gpus}"
+        )
+    if chosen.ranks is not None and asked not in (None, chosen.ranks):
+        who = "the outer launcher has started" if outside else "--nproc says"
+        raise UserError(
+            f"strategy: its file asks for {chosen.ranks} ranks (num_processes), and {who} {asked}: change one of them"
+        )
+    return asked or chosen.ranks or default_ranks(chosen.strategy.name, hardware, train)
 
 
 def dispatch(

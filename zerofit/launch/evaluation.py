@@ -34,7 +34,7 @@ def evaluate(
 
     def plan(hardware: Hardware, ranks: int | None) -> Launch:
         spec = rundir.load(run)
-        ranks = ranks or default_ranks(spec.recipe.strategy.name, hardware)
+        ranks = ranks or default_ranks(spec.strategy.name, hardware)
         if hardware.device == "cuda" and ranks > hardware.count:
             raise UserError(f"--nproc {ranks}: there are {hardware.count} GPUs")
         checkpoint = chosen_checkpoint(spec.run_dir, step)

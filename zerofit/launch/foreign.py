@@ -75,7 +75,7 @@ def said(spec: RunSpec, found: Fitted) -> list[str]:
     name, count = OPTIMIZERS[spec.recipe.optimizer.name], len(found.state.moments)
     lines = [
         f"goes on from step {written.step}: weights and {name} moments of {count} parameters from {spec.origin} "
-        f"({written.how()}) are taken over by {how(spec.recipe.strategy.name, sizes.ranks)}",
+        f"({written.how()}) are taken over by {how(spec.strategy.name, sizes.ranks)}",
         *written.notes,
     ]
     if found.dropped:

@@ -27,6 +27,7 @@ from zerofit.launch.worker import REWRITTEN
 from zerofit.plan.files import DEEPSPEED_FILE, RUN_FILE, write_spec
 from zerofit.plan.hardware import cpu
 from zerofit.plan.spec import RunSpec
+from zerofit.plan.strategy import without_file
 
 METRICS = "metrics.jsonl"
 
@@ -120,7 +121,10 @@ def _planned(run: Path, before: RunSpec, strategy: str, world: int | None) -> Ru
     """The run under the target; GPUs that it was planned for need not be here. Raises UserError."""
     recipe = before.recipe
     ranks = world or (1 if strategy == "single" else before.batches.ranks)
-    asked = recipe if strategy == recipe.strategy.name else override(recipe, _words(recipe, strategy))
+    asked = recipe
+    if strategy != before.strategy.name:
+        named = without_file(recipe, before.strategy)
+        asked = override(named, _words(named, strategy))
     hardware = before.hardware
     if hardware.device == "cuda":
         hardware = hardware.model_copy(update={"count": max(hardware.count, ranks)})
@@ -130,7 +134,7 @@ def _planned(run: Path, before: RunSpec, strategy: str, world: int | None) -> Ru
             f"--to {strategy}: {run} trains in fp16, which DeepSpeed does not hold on a CPU; on its GPUs this takes "
             f"it over: zerofit train --resume {run} strategy={strategy} --nproc {ranks}"
         )
-    if "nvme" in (asked.strategy.offload.optimizer, asked.strategy.offload.params):
+    if "nvme" in (spec.strategy.offload.optimizer, spec.strategy.offload.params):
         raise UserError(f"--to {strategy}: {run} offloads to NVMe, whose files DeepSpeed writes where they are alone")
     return spec
 
@@ -211,7 +215,7 @@ def _keep_best(old: Path, part: Path, step: int) -> None:
 def _done(run: Path, step: int, facts: Mapping[str, Any], before: RunSpec, spec: RunSpec) -> str:
     """What was done, and the next command."""
     output = os.path.relpath(spec.run_dir)
-    was, now = how(facts["strategy"], facts["world_size"]), how(spec.recipe.strategy.name, spec.batches.ranks)
+    was, now = how(facts["strategy"], facts["world_size"]), how(spec.strategy.name, spec.batches.ranks)
     micro, fewer = before.recipe.train.micro_batch, spec.recipe.train.micro_batch
     said = "" if micro == fewer else f", with train.micro_batch {fewer} instead of {micro}"
     finished = step >= spec.batches.total_steps

@@ -14,6 +14,7 @@ from zerofit.launch.dispatch import default_ranks
 from zerofit.plan.build import make_plan
 from zerofit.plan.files import DEEPSPEED_FILE, RUN_FILE, write_spec
 from zerofit.plan.spec import Hardware, RunSpec
+from zerofit.plan.strategy import Chosen, resolve_strategy
 
 FREE = ("strategy.", "train.micro_batch:", "evaluate.micro_batch:", "checkpoint.async_save:")
 """What may change: how the work is spread and saved, not what is computed."""
@@ -36,7 +37,9 @@ def replan(run: Path, old: RunSpec, asked: Recipe, hardware: Hardware, ranks: in
         )
     if hardware.device != old.hardware.device:
         raise UserError(f"{run} was planned for {old.hardware.device}, but this machine offers {hardware.device}")
-    ranks = ranks or _ranks(old, asked, hardware)
+    # What a file said when the run began still holds: it is in the plan, and is not read again.
+    chosen = Chosen(old.strategy) if asked.strategy == old.recipe.strategy else resolve_strategy(asked)
+    ranks = ranks or chosen.ranks or _ranks(old, chosen.strategy.name, asked, hardware)
     if not changes and ranks == old.batches.ranks:
         return old
     return make_plan(
@@ -48,11 +51,12 @@ def replan(run: Path, old: RunSpec, asked: Recipe, hardware: Hardware, ranks: in
         origin=old.origin,
         origin_step=old.origin_step,
         trust=old.trust,
+        chosen=chosen,
     )
 
 
-def _ranks(old: RunSpec, asked: Recipe, hardware: Hardware) -> int:
-    before, now = old.recipe.strategy.name, asked.strategy.name
+def _ranks(old: RunSpec, now: str, asked: Recipe, hardware: Hardware) -> int:
+    before = old.strategy.name
     lost = hardware.device == "cuda" and hardware.count < old.batches.ranks
     if lost or "single" in (before, now) and before != now:
         return default_ranks(now, hardware, asked.train)
@@ -72,7 +76,7 @@ def put_in_place(new: RunSpec, step: int) -> None:
 def said(facts: Mapping[str, Any], new: RunSpec, step: int) -> str:
     """What goes on how, in a line; `facts` are those in the checkpoint's manifest."""
     before = how(facts["strategy"], facts["world_size"])
-    now = how(new.recipe.strategy.name, new.batches.ranks)
+    now = how(new.strategy.name, new.batches.ranks)
     return f"goes on from step {step}: what {before} wrote is taken over by {now}"
 
 

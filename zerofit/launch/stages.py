@@ -16,7 +16,7 @@ from zerofit.config.errors import UserError
 from zerofit.config.schema import Recipe
 from zerofit.launch import pages, rundir
 from zerofit.launch.course import Course, is_done
-from zerofit.launch.dispatch import Launch, default_ranks, dispatch
+from zerofit.launch.dispatch import Launch, count_ranks, dispatch
 from zerofit.launch.export import export
 from zerofit.launch.failure import INTERRUPTED
 from zerofit.launch.restarts import Restarts
@@ -25,6 +25,7 @@ from zerofit.plan.build import make_plan
 from zerofit.plan.hardware import detect
 from zerofit.plan.job import JOB_FILE, is_job
 from zerofit.plan.spec import Hardware
+from zerofit.plan.strategy import resolve_strategy
 from zerofit.report import table
 
 
@@ -105,8 +106,9 @@ def check(course: Course, numbers: Sequence[int], hardware: Hardware, ranks: int
             if given is not None and not Path(given).absolute().is_relative_to(course.directory):
                 resolve(given)  # in the job's directory another stage may still write it
             facts = TASKS[recipe.task].describe(recipe)
-            count = asked or default_ranks(recipe.strategy.name, hardware, recipe.train)
-            make_plan(recipe, facts=facts, hardware=hardware, ranks=count, run_dir=course.run(number))
+            chosen = resolve_strategy(recipe)
+            count = count_ranks(chosen, asked, hardware, recipe.train)
+            make_plan(recipe, facts=facts, hardware=hardware, ranks=count, run_dir=course.run(number), chosen=chosen)
         except UserError as error:
             name = course.job.stages[number - 1].directory
             raise UserError("\n".join(f"{name}: {line}" for line in str(error).splitlines())) from None

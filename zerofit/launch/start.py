@@ -13,7 +13,7 @@ from zerofit.config.load import load_recipe
 from zerofit.config.schema import Recipe
 from zerofit.launch import pages, rundir
 from zerofit.launch.course import Course, find
-from zerofit.launch.dispatch import Launch, default_ranks, dispatch
+from zerofit.launch.dispatch import Launch, count_ranks, dispatch
 from zerofit.launch.environment import outer_world
 from zerofit.launch.recipe import override
 from zerofit.launch.reference import is_run, split
@@ -24,6 +24,7 @@ from zerofit.plan.build import make_plan
 from zerofit.plan.files import write_spec
 from zerofit.plan.grpo_advice import advice
 from zerofit.plan.spec import Hardware, RunSpec
+from zerofit.plan.strategy import resolve_strategy
 from zerofit.report import table
 
 
@@ -105,7 +106,8 @@ def begin(
 
     assert recipe.name is not None, "load_recipe names the recipe"
     facts = TASKS[recipe.task].describe(recipe)
-    ranks = ranks or default_ranks(recipe.strategy.name, hardware, recipe.train)
+    chosen = resolve_strategy(recipe)
+    ranks = count_ranks(chosen, ranks, hardware, recipe.train)
     hoped = next(rundir.candidates(recipe.name, recipe.run_dir))
     origin, origin_step, lines = None, None, list[str]()
     if resume is not None:
@@ -125,6 +127,7 @@ def begin(
         origin=origin,
         origin_step=origin_step,
         trust=trust,
+        chosen=chosen,
     )
     if origin_step is not None:
         lines = foreign.check(spec)

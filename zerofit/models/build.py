@@ -69,9 +69,9 @@ def build_model(
     apply_rules(built, rules_of(spec.recipe))
     if model.lora is not None:
         check_adapters_train(built)
-    if spec.recipe.strategy.compile:
+    if spec.strategy.compile:
         compile_blocks(built)
-    apply_checkpointing(built, spec.recipe.strategy.activation_checkpointing)
+    apply_checkpointing(built, spec.strategy.activation_checkpointing)
     placement.shard(built)
     for name, buffer in skeleton.named_buffers():  # an engine may have blanked or rounded its own
         place = built.get_buffer(name).device

@@ -1,11 +1,11 @@
-"""Sizes and lengths: from what the recipe says in samples and epochs to micro-batches and optimizer steps."""
+"""Sizes, lengths and rate: from samples and epochs, as the recipe says them, to micro-batches and optimizer steps."""
 
 from __future__ import annotations
 
 from math import lcm
 
 from zerofit.config.errors import UserError
-from zerofit.config.optimizer import Warmup
+from zerofit.config.optimizer import Optimizer, Warmup
 from zerofit.config.schema import Checkpoint, Evaluate, Recipe
 from zerofit.plan.spec import Batches, ImageFacts, TextFacts
 
@@ -39,6 +39,14 @@ def make_batches(recipe: Recipe, facts: ImageFacts | TextFacts, ranks: int) -> B
         checkpoint_steps=_interval(recipe.checkpoint, steps_per_epoch, total),
         evaluate_steps=_interval(recipe.evaluate, steps_per_epoch, total),
     )
+
+
+def peak_rate(optimizer: Optimizer, global_batch: int) -> float:
+    """Learning rate after warm-up; from `blr` by the linear scaling rule (Goyal et al. 2017)."""
+    if optimizer.lr is not None:
+        return optimizer.lr
+    assert optimizer.blr is not None, "the schema lets exactly one rate be given"
+    return optimizer.blr * global_batch / 256
 
 
 def _accumulation(micro: int, whole: int, ranks: int) -> int:

@@ -8,14 +8,14 @@ import re
 from pathlib import Path
 
 from zerofit.config.errors import UserError
-from zerofit.config.optimizer import Optimizer
 from zerofit.config.schema import ZERO_STAGE, Recipe
-from zerofit.plan.batch import make_batches
+from zerofit.plan.batch import make_batches, peak_rate
 from zerofit.plan.deepspeed import make_deepspeed
 from zerofit.plan.grpo import make_sizes
 from zerofit.plan.precision import resolve_precision
 from zerofit.plan.shapes import resolve_shape
 from zerofit.plan.spec import Hardware, ImageFacts, RunSpec, TextFacts
+from zerofit.plan.strategy import Chosen, resolve_strategy
 from zerofit.plan.versions import git_revision, versions
 
 # Below: gradients are clipped unasked, and gradients of micro-batches get lost; above: not read yet.
@@ -33,33 +33,37 @@ def make_plan(
     origin: Path | None = None,
     origin_step: int | None = None,
     trust: bool = False,
+    chosen: Chosen | None = None,
 ) -> RunSpec:
     """The resolved run of `recipe` on `ranks` ranks; `origin` is what its `init_from` has been found to name.
 
-    With `origin_step` training goes on from there, at that step.
+    With `origin_step` training goes on from there, at that step. `chosen` is what its strategy has been found to be;
+    null: it is found out here.
 
     Raises UserError, one line, where the recipe cannot run so: see `_check_strategy`, and the functions called.
     """
     assert ranks >= 1, "a run has at least one rank"
-    _check_strategy(recipe.strategy.name, hardware, ranks)
+    chosen = chosen or resolve_strategy(recipe)
+    _check_strategy(chosen.strategy.name, hardware, ranks)
     _check_trackers(recipe.track.to)
-    precision = resolve_precision(recipe.strategy.precision, hardware)
+    precision = resolve_precision(chosen.strategy.precision, hardware)
     batches = make_batches(recipe, facts, ranks)
     _check_profile(recipe, batches.total_steps)
     return RunSpec(
         recipe=recipe,
+        strategy=chosen.strategy,
         run_dir=run_dir.absolute(),
         data=facts,
         hardware=hardware,
         batches=batches,
         grpo=make_sizes(recipe, facts, batches),
-        lr=_peak_rate(recipe.optimizer, batches.global_batch),
+        lr=peak_rate(recipe.optimizer, batches.global_batch),
         precision=precision,
         shape=resolve_shape(recipe.model),
         origin=origin,
         origin_step=origin_step,
         trust=trust,
-        deepspeed=make_deepspeed(recipe, batches, precision, hardware),
+        deepspeed=make_deepspeed(recipe, chosen, batches, precision, hardware),
         versions=versions(),
         git=git_revision(),
     )
@@ -100,11 +104,3 @@ def _check_profile(recipe: Recipe, total: int) -> None:
     last = recipe.profile.steps[1]
     if last > total:
         raise UserError(f"profile.steps: step {last} is beyond the run's last, {total}; use steps up to {total}")
-
-
-def _peak_rate(optimizer: Optimizer, global_batch: int) -> float:
-    """Learning rate after warm-up; from `blr` by the linear scaling rule (Goyal et al. 2017)."""
-    if optimizer.lr is not None:
-        return optimizer.lr
-    assert optimizer.blr is not None, "the schema lets exactly one rate be given"
-    return optimizer.blr * global_batch / 256

@@ -11,23 +11,28 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from zerofit.config.model import Model
 from zerofit.config.schema import ZERO_STAGE, Offload, Recipe
+from zerofit.plan.deepspeed_sections import sections
 from zerofit.plan.deepspeed_user import overlay
 from zerofit.plan.precision import Precision
 from zerofit.plan.shapes import block_elements, hidden_size, known_fields
-from zerofit.plan.spec import Batches, Hardware
+from zerofit.plan.spec import Batches, Hardware, NamedStrategy
+from zerofit.plan.strategy import Chosen
 
 UNKNOWN_BLOCK = 200_000_000  # elements: the block of an 8 B decoder has 193 M
 SMALLEST_BUCKET, LARGEST_BUCKET = 1_000_000, 500_000_000
 PERSISTENT = 100_000
 
 
-def make_deepspeed(recipe: Recipe, batches: Batches, precision: Precision, hardware: Hardware) -> dict[str, Any] | None:
+def make_deepspeed(
+    recipe: Recipe, chosen: Chosen, batches: Batches, precision: Precision, hardware: Hardware
+) -> dict[str, Any] | None:
     """Exactly what DeepSpeed is given; None for other engines.
 
-    `strategy.deepspeed` is laid over it. Raises UserError where that contradicts the recipe or cannot be read.
+    A user's settings are laid over it. Raises UserError where they contradict the recipe.
     """
-    strategy = recipe.strategy
+    strategy = chosen.strategy
     if strategy.name not in ZERO_STAGE:
         return None
     config: dict[str, Any] = {
@@ -41,7 +46,7 @@ def make_deepspeed(recipe: Recipe, batches: Batches, precision: Precision, hardw
         "gradient_predivide_factor": 1.0,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
-        "zero_optimization": _zero(recipe, hardware, batches.ranks),
+        "zero_optimization": _zero(recipe.model, strategy, hardware, batches.ranks),
         "steps_per_print": sys.maxsize,
         "wall_clock_breakdown": False,
         "memory_breakdown": False,
@@ -59,7 +64,10 @@ def make_deepspeed(recipe: Recipe, batches: Batches, precision: Precision, hardw
             "overlap_events": True,
             "use_gds": False,
         }
-    return config if strategy.deepspeed is None else overlay(config, strategy.deepspeed)
+    if strategy.deepspeed is None:
+        return config
+    assert not isinstance(strategy.deepspeed, str), "resolve_strategy reads files"
+    return overlay(config, strategy.deepspeed, sections(recipe.optimizer, batches), chosen.where)
 
 
 def _precision(precision: Precision, accumulation: int) -> dict[str, Any]:
@@ -99,10 +107,10 @@ def _precision(precision: Precision, accumulation: int) -> dict[str, Any]:
     }
 
 
-def _zero(recipe: Recipe, hardware: Hardware, ranks: int) -> dict[str, Any]:
-    strategy, offload = recipe.strategy, recipe.strategy.offload
+def _zero(model: Model, strategy: NamedStrategy, hardware: Hardware, ranks: int) -> dict[str, Any]:
+    offload = strategy.offload
     stage = ZERO_STAGE[strategy.name]
-    fields = known_fields(recipe.model)
+    fields = known_fields(model)
     # About one block: DeepSpeed's fixed default is 1.9 GiB of buffers even for a model of 0.6 G parameters.
     block = block_elements(fields) or UNKNOWN_BLOCK
     bucket = min(max(block, SMALLEST_BUCKET), LARGEST_BUCKET)

@@ -6,13 +6,12 @@ dropped in silence.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from zerofit.config.errors import UserError, did_you_mean
+from zerofit.plan.deepspeed_sections import expect_agreement
 
 Config = dict[str, Any]
 
@@ -97,22 +96,56 @@ Those that it refuses as removed are left out. An unknown name at the top it wou
 """
 
 
-def overlay(generated: Config, user: Mapping[str, Any] | str) -> Config:
-    """`generated` with the settings of `user` (a mapping, or the path of a JSON file) in place of its own.
+@dataclass(frozen=True)
+class Refused:
+    """A block that DeepSpeed reads, and that does nothing or harm here."""
 
-    Mappings are merged, and "auto" takes the generated value: none is left. `optimizer` and `scheduler` blocks of
-    nothing but "auto" are dropped, for the recipe's are used; so is an "auto" of another stage (UNUSED). Raises
-    UserError for a contradiction of the recipe, an "auto" that zerofit has no value for, a name at the top that
-    DeepSpeed does not know, and a file that is missing or holds no JSON object.
+    reason: str
+    by: str = "enabled"
+    """Its setting that switches it on; empty: any that is not off."""
+
+    def does_something(self, block: Any) -> bool:
+        """Whether it is switched on."""
+        if not isinstance(block, Mapping) or not self.by:
+            return any(leaf is True or (bool(leaf) and leaf not in ("auto", 1)) for _, leaf in _leaves("", block))
+        return bool(block.get(self.by))
+
+
+REFUSED = {
+    "activation_checkpointing": Refused(
+        "is for models that call deepspeed.checkpointing, which none here does; use strategy.activation_checkpointing",
+        "",
+    ),
+    "autotuning": Refused("is done by the `deepspeed` launcher before a training; leave it out"),
+    "data_efficiency": Refused("would change the order of samples, which is the recipe's; leave it out"),
+    "hybrid_engine": Refused("is DeepSpeed-Chat's own generation; leave it out"),
+    "pipeline": Refused("no model here is cut into pipeline stages; leave it out", ""),
+    "sequence_parallel_size": Refused("ranks here differ in their samples alone; leave it out", ""),
+    "data_parallel_size": Refused("ranks here differ in their samples alone; leave it out", ""),
+    "tensor_parallel": Refused("weights here are cut by ZeRO alone; leave it out", ""),
+    "weight_quantization": Refused("is for trainings with MoQ; leave it out", ""),
+}
+"""Blocks at the top that are refused where they switch something on."""
+
+
+def overlay(generated: Config, user: Mapping[str, Any], sections: Mapping[str, Config], where: str) -> Config:
+    """`generated` with the settings of `user` in place of its own; `where` is how messages begin.
+
+    Mappings are merged, and "auto" takes the generated value: none is left. `optimizer` and `scheduler` blocks are
+    dropped where they are nothing but "auto" or agree with the recipe's, `sections`, which are used; so is an "auto" of
+    another stage (UNUSED). Raises UserError for a contradiction of the recipe, an "auto" that zerofit has no value for,
+    what zerofit cannot train with (REFUSED), and a name at the top that DeepSpeed does not know.
     """
-    where = "strategy.deepspeed: "
-    if isinstance(user, str):
-        user, where = _read(user), f"{where}{user}: "
     known = {*generated, *NOT_GENERATED, *(path for path in REPLACED if "." not in path)}
     for key in user:
         if key not in known:
             raise UserError(f"{where}{key} is no setting of DeepSpeed 0.19{did_you_mean(str(key), known)}")
-    return _merge(generated, user, "", where)
+        if key in REFUSED and REFUSED[key].does_something(user[key]):
+            raise UserError(f"{where}{key}: {REFUSED[key].reason}")
+    agreed = [key for key in sections if key in user and not _is_auto(key, user[key])]
+    for key in agreed:
+        expect_agreement(key, user[key], sections[key], where, REPLACED[key])
+    return _merge(generated, {key: value for key, value in user.items() if key not in agreed}, "", where)
 
 
 def _merge(generated: Config, user: Mapping[str, Any], prefix: str, where: str) -> Config:
@@ -138,12 +171,20 @@ def _merge(generated: Config, user: Mapping[str, Any], prefix: str, where: str) 
     return merged
 
 
-def _refuse_unless_auto(path: str, value: Any, where: str) -> None:
+def _is_auto(path: str, value: Any) -> bool:
+    """Whether a block says "auto" and nothing else. Without any it asks for DeepSpeed's own defaults."""
     leaves = list(_leaves(path, value))
-    said = [(at, leaf) for at, leaf in leaves if leaf != "auto" and leaf not in AS_AUTO.get(at, ())]
-    if not said and any(leaf == "auto" for _, leaf in leaves):
+    return not _said(leaves) and any(leaf == "auto" for _, leaf in leaves)
+
+
+def _said(leaves: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    return [(at, leaf) for at, leaf in leaves if leaf != "auto" and leaf not in AS_AUTO.get(at, ())]
+
+
+def _refuse_unless_auto(path: str, value: Any, where: str) -> None:
+    if _is_auto(path, value):
         return
-    # A block without any "auto" asks for DeepSpeed's own defaults, which are not the recipe's values.
+    said = _said(list(_leaves(path, value)))
     at, leaf = said[0] if said else (path, value)
     raise UserError(
         f'{where}{at} is {leaf!r}, but {path} is not taken from DeepSpeed settings (unless all of it is "auto"): '
@@ -160,30 +201,3 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from _leaves(path, inner)
     else:
         yield path, value
-
-
-def _read(path: str) -> Config:
-    try:
-        text = Path(path).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UserError(f"strategy.deepspeed: cannot read {path}: {reason}") from None
-    try:
-        settings = json.loads(text, object_pairs_hook=_unique)
-    except json.JSONDecodeError as error:
-        line = text.split("\n")[error.lineno - 1]
-        reason = "JSON has no comments" if re.search(r"//|/\*|#", line) else error.msg
-        raise UserError(f"strategy.deepspeed: {path}:{error.lineno}: not JSON: {reason}") from None
-    except ValueError as error:
-        raise UserError(f"strategy.deepspeed: {path}: {error}") from None
-    if not isinstance(settings, dict):
-        raise UserError(f"strategy.deepspeed: {path} must hold a JSON object, not {type(settings).__name__}")
-    return settings
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> Config:
-    settings = dict(pairs)
-    if len(settings) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"key given twice: {next(name for name in names if names.count(name) > 1)}")
-    return settings

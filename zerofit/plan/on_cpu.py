@@ -5,6 +5,7 @@ from __future__ import annotations
 from zerofit.config.schema import ZERO_STAGE
 from zerofit.plan.deepspeed import make_deepspeed
 from zerofit.plan.spec import Hardware, RunSpec
+from zerofit.plan.strategy import Chosen
 
 
 def on_cpu(spec: RunSpec, hardware: Hardware) -> RunSpec:
@@ -15,17 +16,18 @@ def on_cpu(spec: RunSpec, hardware: Hardware) -> RunSpec:
     """
     assert hardware.device == "cpu", hardware
     recipe = spec.recipe
-    zero = recipe.strategy.name in ZERO_STAGE
+    strategy = spec.strategy.model_copy(update={"compile": False})
+    zero = strategy.name in ZERO_STAGE
     precision = "fp32" if spec.precision == "fp16" and not zero else spec.precision
     changes = {
         "model": recipe.model.model_copy(update={"attention": "auto"}),
-        "strategy": recipe.strategy.model_copy(update={"compile": False}),
         "track": recipe.track.model_copy(update={"to": ()}),
     }
-    config = make_deepspeed(recipe, spec.batches, precision, hardware) if zero else None
+    config = make_deepspeed(recipe, Chosen(strategy), spec.batches, precision, hardware)
     return spec.model_copy(
         update={
             "recipe": recipe.model_copy(update=changes),
+            "strategy": strategy,
             "hardware": hardware,
             "precision": precision,
             "deepspeed": config,

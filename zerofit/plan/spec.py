@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from zerofit.config.schema import Recipe
+from pydantic import Field
+
+from zerofit.config.schema import Recipe, Strategy, StrategyName
 from zerofit.config.section import Section
 
 
@@ -122,6 +124,18 @@ class GrpoSizes(Section):
     """Tokens of the longest prompt and a completion of `max_tokens`."""
 
 
+class NamedStrategy(Strategy):
+    """A strategy whose files have been read: they say nothing more."""
+
+    name: StrategyName
+    """Who holds what."""
+
+
+def named(strategy: Strategy) -> NamedStrategy:
+    """A strategy that says all by itself."""
+    return NamedStrategy.model_validate(strategy.model_dump())
+
+
 class RunSpec(Section):
     """The resolved run."""
 
@@ -129,6 +143,8 @@ class RunSpec(Section):
     """Version of this format."""
     recipe: Recipe
     """What the user said, overrides included."""
+    strategy: NamedStrategy = Field(default_factory=lambda run: named(run["recipe"].strategy))
+    """The recipe's, or what the file that it names says."""
     run_dir: Path
     """Absolute path of the run directory."""
     data: ImageFacts | TextFacts

@@ -22,6 +22,7 @@ from zerofit.launch.failure import INTERRUPTED
 from zerofit.launch.reference import is_run
 from zerofit.plan.hardware import detect
 from zerofit.plan.precision import resolve_precision
+from zerofit.plan.strategy import resolve_strategy, without_file
 from zerofit.prove.cases import Case, cases
 from zerofit.prove.runs import Interrupted, Work
 from zerofit.prove.work import differences
@@ -98,6 +99,7 @@ def compare_strategies(
         raise UserError("compare: run_dir is one run's; say where all of them go with --output DIR")
     if max_batch and hardware.device == "cpu":
         raise UserError("--max-batch: needs GPUs: a CPU's memory has no edge at which a micro-batch stops to fit")
+    base = without_file(base, resolve_strategy(base).strategy)
     asked = cases(strategies, gpus, hardware, base)
     facts = TASKS[base.task].describe(base)
     precision = resolve_precision(base.strategy.precision, hardware)

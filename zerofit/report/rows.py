@@ -84,7 +84,7 @@ def label_of(strategy: Strategy, ranks: int) -> str:
 
 def row_of(spec: RunSpec, beside: Path) -> Row:
     """The row of a run, whatever came of it; its directory is named relative to `beside`."""
-    strategy, batches, run = spec.recipe.strategy, spec.batches, spec.run_dir
+    strategy, batches, run = spec.strategy, spec.batches, spec.run_dir
     row = Row(
         label=label_of(strategy, batches.ranks),
         strategy=strategy.name,

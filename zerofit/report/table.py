@@ -16,7 +16,7 @@ from zerofit.plan.spec import RunSpec
 
 def headline(spec: RunSpec) -> str:
     """One line that says what starts."""
-    strategy, batches = spec.recipe.strategy, spec.batches
+    strategy, batches = spec.strategy, spec.batches
     offload = "".join(
         f", {what} on {where}" for what, where in strategy.offload if what in ("optimizer", "params") and where
     )

@@ -46,7 +46,7 @@ class Engine(ABC):
 
     def __init__(self, spec: RunSpec, device: torch.device) -> None:
         self.spec, self.device = spec, device
-        self.strategy = spec.recipe.strategy
+        self.strategy = spec.strategy
         self.compute_dtype = DTYPES[spec.precision]
 
     @abstractmethod

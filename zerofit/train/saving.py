@@ -41,9 +41,7 @@ def note_of(model: nn.Module, spec: RunSpec) -> str | None:
     """`saving_note` of a run, whose model is placed as its strategy says."""
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]  # under ZeRO-3: 0
     trained, total = sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
-    return saving_note(
-        trained, total, spec.recipe.strategy.name, spec.batches.ranks, optimizer=spec.recipe.optimizer.name
-    )
+    return saving_note(trained, total, spec.strategy.name, spec.batches.ranks, optimizer=spec.recipe.optimizer.name)
 
 
 def in_words(size: int) -> str:

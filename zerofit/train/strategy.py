@@ -81,7 +81,7 @@ ENGINES: dict[str, type[Engine]] = {
 
 def engine_for(spec: RunSpec, device: torch.device) -> Engine:
     """The engine of the recipe's strategy."""
-    return ENGINES[spec.recipe.strategy.name](spec, device)
+    return ENGINES[spec.strategy.name](spec, device)
 
 
 class WholeLow(Engine):
@@ -116,4 +116,4 @@ EVALUATION: dict[str, type[Engine]] = {
 
 def evaluation_engine(spec: RunSpec, device: torch.device) -> Engine:
     """How the run's model is held to be evaluated: whole where training held it whole, else sharded."""
-    return EVALUATION[spec.recipe.strategy.name](spec, device)
+    return EVALUATION[spec.strategy.name](spec, device)

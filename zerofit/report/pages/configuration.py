@@ -97,9 +97,9 @@ def _every(steps: int | None) -> str:
 
 def strategy(spec: RunSpec) -> str:
     """zero3 and what is offloaded, as the command line has it."""
-    offload = spec.recipe.strategy.offload
+    offload = spec.strategy.offload
     where = [f"{what} on {place}" for what, place in offload if what in ("optimizer", "params") and place]
-    return ", ".join([spec.recipe.strategy.name, *where])
+    return ", ".join([spec.strategy.name, *where])
 
 
 def _data(spec: RunSpec) -> Facts:

@@ -54,7 +54,7 @@ def _table(runs: dict[str, Run | None]) -> Table:
             (
                 name,
                 run.exit or "no result",
-                run.spec.recipe.strategy.name,
+                run.spec.strategy.name,
                 count(run.step),
                 language.in_short(test) or NONE,
                 fixed(finite(test.get("loss")), 4),

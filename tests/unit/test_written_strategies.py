@@ -1,0 +1,152 @@
+"""A strategy written for other programs and read again is the same one, down to DeepSpeed's settings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, assume, given, reject, settings
+from hypothesis import strategies as st
+from plan_examples import CPU, FACTS, gpus, recipe
+from pydantic import ValidationError
+
+from zerofit.config.errors import UserError
+from zerofit.config.schema import STRATEGIES, ZERO_STAGE, Recipe, Strategy
+from zerofit.plan.accelerate_write import accelerate_config, deepspeed_config, script_arguments
+from zerofit.plan.build import make_plan
+from zerofit.plan.spec import RunSpec
+from zerofit.plan.strategy import resolve_strategy
+
+EIGHT = gpus(8)
+PLACES = st.sampled_from([None, "cpu", "nvme"])
+CHANGED = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(autouse=True)
+def _no_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans are made by the hundred here."""
+    monkeypatch.setattr("zerofit.plan.build.git_revision", lambda: None)
+    monkeypatch.setattr("zerofit.plan.build.versions", lambda: {})
+
+
+@st.composite
+def possible(draw: st.DrawFn) -> dict[str, Any]:
+    """Fields of a strategy that the schema takes."""
+    optimizer, params = draw(PLACES), draw(PLACES)
+    offload: dict[str, Any] = {"optimizer": optimizer, "params": params}
+    if "nvme" in (optimizer, params):
+        offload["nvme_path"] = "/fast"
+    if (optimizer, params) != (None, None):
+        offload["pin_memory"] = draw(st.booleans())
+    fields = {
+        "name": draw(st.sampled_from(STRATEGIES)),
+        "offload": offload,
+        "precision": draw(st.sampled_from(["auto", "bf16", "fp16", "fp32"])),
+        "activation_checkpointing": draw(st.sampled_from(["none", "full"])),
+        "compile": draw(st.booleans()),
+    }
+    try:
+        Strategy.model_validate(fields)
+    except ValidationError:
+        reject()
+    return fields
+
+
+def said(strategy: Any, **sections: Any) -> Recipe:
+    train = {"micro_batch": 2, "global_batch": 64}
+    return recipe(strategy=strategy, train=train, optimizer={"clip_grad": 0.5}, **sections)
+
+
+def plan(made: Recipe, ranks: int) -> RunSpec:
+    return make_plan(made, facts=FACTS, hardware=EIGHT, ranks=ranks, run_dir=Path("a"))
+
+
+def same(original: RunSpec, again: RunSpec) -> None:
+    """Whether the plans spread the work in the same way, and say the same to DeepSpeed."""
+    asked = original.strategy.model_copy(update={"precision": original.precision})
+    assert again.strategy.model_copy(update={"deepspeed": None}) == asked
+    assert (again.precision, again.batches) == (original.precision, original.batches)
+    assert again.deepspeed == original.deepspeed
+
+
+def beside(spec: RunSpec) -> dict[str, Any]:
+    """What a script, and so the recipe, says besides the file."""
+    return {"compile": spec.strategy.compile, "activation_checkpointing": spec.strategy.activation_checkpointing}
+
+
+@CHANGED
+@given(fields=possible(), ranks=st.sampled_from([1, 2, 4, 8]))
+def test_an_accelerate_file_gives_the_strategy_back(tmp_path: Path, fields: dict[str, Any], ranks: int) -> None:
+    original = plan(said(fields), 1 if fields["name"] == "single" else ranks)
+    path, ds = tmp_path / "a.yaml", tmp_path / "a.json"
+    unpinned = fields["name"] == "fsdp2" and fields["offload"].get("pin_memory") is False
+    if unpinned:
+        with pytest.raises(UserError, match=r"leave offload\.pin_memory true"):
+            accelerate_config(original, str(ds))
+        return
+    path.write_text(yaml.safe_dump(accelerate_config(original, str(ds))))
+    if original.deepspeed is not None:
+        ds.write_text(json.dumps(deepspeed_config(original)))
+    made = said({"accelerate": str(path), **beside(original)})
+    found = resolve_strategy(made)
+    assert found.ranks == original.batches.ranks
+    same(original, plan(made, original.batches.ranks))
+
+
+@CHANGED
+@given(fields=possible(), ranks=st.sampled_from([1, 2, 4, 8]))
+def test_a_deepspeed_file_gives_the_strategy_back(tmp_path: Path, fields: dict[str, Any], ranks: int) -> None:
+    assume(fields["name"] in ZERO_STAGE)
+    original = plan(said(fields), ranks)
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(deepspeed_config(original)))
+    same(original, plan(said({"deepspeed": str(path), **beside(original)}), ranks))
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_accelerate_itself_takes_what_is_written(tmp_path: Path, name: str) -> None:
+    from accelerate.commands.config.config_args import ClusterConfig
+
+    original = plan(said(name), 1 if name == "single" else 4)
+    path = tmp_path / "a.yaml"
+    path.write_text(yaml.safe_dump(accelerate_config(original, "/a.json")))
+    read = ClusterConfig.from_yaml_file(str(path))
+    assert (read.num_processes, read.use_cpu) == (original.batches.ranks, False)
+    assert bool(read.deepspeed_config) == (name in ZERO_STAGE)
+    assert bool(read.fsdp_config) == (name == "fsdp2")
+
+
+def test_what_such_files_cannot_say_is_refused() -> None:
+    half = plan(said({"name": "ddp", "activation_checkpointing": "selective"}), 2)
+    with pytest.raises(UserError, match="activation_checkpointing selective, of every other block, is zerofit's own"):
+        accelerate_config(half, "")
+    on_cpu = make_plan(said("fsdp2"), facts=FACTS, hardware=CPU, ranks=2, run_dir=Path("a"))
+    with pytest.raises(UserError, match="accelerate runs DDP where a file says FSDP and there is no GPU"):
+        accelerate_config(on_cpu, "")
+    with pytest.raises(UserError, match="strategy ddp is not DeepSpeed's"):
+        deepspeed_config(plan(said("ddp"), 2))
+
+
+def test_zero_init_is_not_asked_for_weights_in_four_bits() -> None:
+    spec = plan(said("zero3"), 2)
+    assert accelerate_config(spec, "a.json")["deepspeed_config"]["zero3_init_flag"]
+    model = {"kind": "causal_lm", "shape": "qwen3-0.6b", "tokenizer": "bytes", "quantize": "nf4", "lora": {}}
+    base = spec.recipe.model_dump(exclude={"model", "data"})
+    quantized = Recipe.model_validate({**base, "task": "sft", "model": model, "data": {"source": "arithmetic"}})
+    spec = spec.model_copy(update={"recipe": quantized})
+    assert not accelerate_config(spec, "a.json")["deepspeed_config"]["zero3_init_flag"]
+
+
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning")  # TRL has no newer name yet
+def test_the_scripts_arguments_are_those_of_trainer() -> None:
+    from transformers import HfArgumentParser, TrainingArguments
+
+    made = said({"name": "ddp", "precision": "fp32", "activation_checkpointing": "full"})
+    words = " ".join(script_arguments(plan(made, 4))).split()
+    [read] = HfArgumentParser([TrainingArguments]).parse_args_into_dataclasses(words)  # type: ignore[list-item]
+    assert (read.per_device_train_batch_size, read.gradient_accumulation_steps, read.max_grad_norm) == (2, 8, 0.5)
+    assert (read.bf16, read.fp16, read.gradient_checkpointing) == (False, False, True)
+    assert (read.learning_rate, read.weight_decay, read.adam_beta2) == (1e-3, 0.05, 0.999)

@@ -1,0 +1,95 @@
+"""From the strategy that a recipe says, by name or by a file of accelerate or DeepSpeed, to the one that is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from zerofit.config.errors import UserError
+from zerofit.config.schema import Recipe, Strategy
+from zerofit.plan.accelerate_file import read_accelerate
+from zerofit.plan.deepspeed_file import read_deepspeed, whole_strategy
+from zerofit.plan.file_words import Said
+from zerofit.plan.spec import NamedStrategy, named
+
+BESIDE = ("precision", "activation_checkpointing", "compile")
+"""Fields that a recipe may give beside a file: where that says nothing of them, or the same."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The strategy that is used, and what its file says of the machine."""
+
+    strategy: NamedStrategy
+    """Without a path: what files say is in it."""
+    where: str = "strategy.deepspeed: "
+    """How messages on DeepSpeed's settings begin."""
+    ranks: int | None = None
+    """How many the file asks for; null: it does not say."""
+    machines: int = 1
+    """Machines that the ranks are on."""
+    starter: str | None = None
+    """How the file has ranks on other machines started: `pdsh from the hosts of /etc/hosts.txt`."""
+    cpu: bool = False
+    """Whether the file asks for a CPU."""
+    gpus: str | None = None
+    """The GPUs that it names, as CUDA_VISIBLE_DEVICES does; null: all."""
+
+
+def resolve_strategy(recipe: Recipe) -> Chosen:
+    """What `strategy` of a recipe stands for. Files are read here and nowhere else.
+
+    Raises UserError, one line, for a file that cannot be read, a setting that zerofit does not have, and one that
+    contradicts what the recipe says beside.
+    """
+    strategy = recipe.strategy
+    if strategy.accelerate is not None:
+        file = read_accelerate(strategy.accelerate, recipe.model)
+        return Chosen(
+            _with(strategy, file.fields, file.deepspeed, file.where),
+            file.settings,
+            file.ranks,
+            file.machines,
+            file.starter,
+            file.cpu,
+            file.gpus,
+        )
+    if strategy.deepspeed is None:
+        return Chosen(named(strategy))
+    settings, where = read_deepspeed(strategy.deepspeed)
+    if strategy.name is not None:
+        return Chosen(named(strategy.model_copy(update={"deepspeed": settings})), where)
+    return Chosen(_with(strategy, whole_strategy(settings, where), settings, where), where)
+
+
+def _with(strategy: Strategy, said: Said, settings: Mapping[str, Any] | None, where: str) -> NamedStrategy:
+    """The strategy of a file, with what the recipe gives beside."""
+    beside = strategy.model_dump(include=set(BESIDE))
+    usual = {field: Strategy.model_fields[field].default for field in BESIDE}
+    fields: dict[str, Any] = {field: word.value for field, word in said.items()}
+    for field, asked in beside.items():
+        if field not in said:
+            fields[field] = asked
+        elif asked not in (usual[field], said[field].value):
+            word = said[field]
+            raise UserError(
+                f"{where}{word.key} is {word.written!r}, but strategy.{field} is {asked!r}: change one, or leave the "
+                f"recipe's out"
+            )
+    try:
+        return NamedStrategy.model_validate({**fields, "deepspeed": settings})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        reason = first.get("ctx", {}).get("error", first["msg"])
+        raise UserError(f"{where}{reason}") from None
+
+
+def without_file(recipe: Recipe, strategy: NamedStrategy) -> Recipe:
+    """`recipe` with the strategy that its file stands for, so that it can be changed; further settings fall away."""
+    if recipe.strategy.name is not None:
+        return recipe
+    plain = Strategy.model_validate(strategy.model_dump() | {"deepspeed": None})
+    return recipe.model_copy(update={"strategy": plain})
