@@ -105,6 +105,8 @@ def script_arguments(spec: RunSpec) -> list[str]:
         "fp16": spec.precision == "fp16",
         "gradient_checkpointing": whole,
     }
+    if spec.hardware.device == "cpu":
+        said["use_cpu"] = True  # without it ranks on a CPU do not find one another
     if optimizer.name == "adamw":
         said |= {"optim": "adamw_torch", "adam_epsilon": optimizer.eps}
         said |= {f"adam_beta{number}": beta for number, beta in enumerate(optimizer.betas, 1)}
