@@ -14,7 +14,7 @@ from zerofit.launch.dispatch import default_ranks
 from zerofit.plan.build import make_plan
 from zerofit.plan.files import DEEPSPEED_FILE, RUN_FILE, write_spec
 from zerofit.plan.spec import Hardware, RunSpec
-from zerofit.plan.strategy import Chosen, resolve_strategy
+from zerofit.plan.strategy import planned_again, resolve_strategy
 
 FREE = ("strategy.", "train.micro_batch:", "evaluate.micro_batch:", "checkpoint.async_save:")
 """What may change: how the work is spread and saved, not what is computed."""
@@ -38,7 +38,7 @@ def replan(run: Path, old: RunSpec, asked: Recipe, hardware: Hardware, ranks: in
     if hardware.device != old.hardware.device:
         raise UserError(f"{run} was planned for {old.hardware.device}, but this machine offers {hardware.device}")
     # What a file said when the run began still holds: it is in the plan, and is not read again.
-    chosen = Chosen(old.strategy) if asked.strategy == old.recipe.strategy else resolve_strategy(asked)
+    chosen = planned_again(old.strategy) if asked.strategy == old.recipe.strategy else resolve_strategy(asked)
     ranks = ranks or chosen.ranks or _ranks(old, chosen.strategy.name, asked, hardware)
     if not changes and ranks == old.batches.ranks:
         return old

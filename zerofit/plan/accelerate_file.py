@@ -112,7 +112,7 @@ def read_accelerate(path: str, model: Model) -> AccelerateFile:
     if "distributed_type" not in top:
         raise UserError(f"{reader.where}: distributed_type is missing: NO, MULTI_GPU, MULTI_CPU, DEEPSPEED or FSDP")
     kind = "no" if plain(top["distributed_type"]) is False else plain(top["distributed_type"])
-    if kind not in TYPES:
+    if not isinstance(kind, str) or kind not in TYPES:
         reason = f"is {top['distributed_type']!r}: zerofit has NO, MULTI_GPU, MULTI_CPU, DEEPSPEED and FSDP"
         raise reader.error(("distributed_type",), reason)
     where = f"{reader.where}: "
@@ -157,7 +157,7 @@ def _precision(reader: Reader) -> Word | None:
         return Word("fp16", True, "fp16") if reader.true(top, "fp16") else None
     given = top["mixed_precision"]
     asked = "no" if plain(given) is False else plain(given)
-    if asked not in PRECISIONS:
+    if not isinstance(asked, str) or asked not in PRECISIONS:
         raise reader.error(("mixed_precision",), f"is {given!r}: zerofit computes in no (float32), fp16 or bf16")
     return Word("mixed_precision", given, PRECISIONS[asked])
 

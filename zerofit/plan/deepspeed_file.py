@@ -14,7 +14,7 @@ from typing import Any
 
 from zerofit.config.errors import UserError
 from zerofit.config.limited import read_limited
-from zerofit.plan.file_words import Said, Word
+from zerofit.plan.file_words import Said, Word, is_count
 
 Config = dict[str, Any]
 
@@ -44,7 +44,7 @@ def whole_strategy(settings: Mapping[str, Any], where: str) -> Said:
             f"{where}zero_optimization.stage is 0, which is DeepSpeed without ZeRO: zerofit runs that as plain ddp; "
             "use strategy: ddp"
         )
-    if isinstance(stage, bool) or stage not in NAMES:
+    if not is_count(stage) or stage not in NAMES:
         raise UserError(f"{where}zero_optimization.stage is {stage!r}: it takes 1, 2 or 3")
     name, key = NAMES[stage], "zero_optimization.stage"
     if stage == 3 and zero.get("zero_quantized_weights") is True:

@@ -89,6 +89,6 @@ def _known(ours: Config) -> set[str]:
 def _same(given: Any, right: Any) -> bool:
     if isinstance(right, list):
         return isinstance(given, list | tuple) and len(given) == len(right) and all(map(_same, given, right))
-    if isinstance(given, bool) or isinstance(right, bool) or not isinstance(given, int | float):
-        return bool(given == right)
+    if isinstance(right, bool | str) or isinstance(given, bool) or not isinstance(given, int | float):
+        return type(given) is type(right) and bool(given == right)
     return bool(abs(given - right) <= 1e-12 * abs(right))

@@ -17,6 +17,8 @@ from zerofit.plan.spec import NamedStrategy, named
 
 BESIDE = ("precision", "activation_checkpointing", "compile")
 """Fields that a recipe may give beside a file: where that says nothing of them, or the same."""
+SIZES = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
+"""Settings of DeepSpeed that follow from the recipe and the number of ranks."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,14 @@ def _with(strategy: Strategy, said: Said, settings: Mapping[str, Any] | None, wh
         first = error.errors(include_url=False)[0]
         reason = first.get("ctx", {}).get("error", first["msg"])
         raise UserError(f"{where}{reason}") from None
+
+
+def planned_again(strategy: NamedStrategy) -> Chosen:
+    """A run's strategy, for a plan on other ranks: what its settings said of sizes was right for those of then."""
+    if not isinstance(strategy.deepspeed, dict):
+        return Chosen(strategy)
+    left = {key: value for key, value in strategy.deepspeed.items() if key not in SIZES}
+    return Chosen(strategy.model_copy(update={"deepspeed": left}))
 
 
 def without_file(recipe: Recipe, strategy: NamedStrategy) -> Recipe:
