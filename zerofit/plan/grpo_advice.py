@@ -11,6 +11,7 @@ from zerofit.plan.hardware import GIB
 from zerofit.plan.shapes import known_fields
 from zerofit.plan.spec import RunSpec
 from zerofit.plan.states import NF4, Engine
+from zerofit.plan.strategy import Chosen
 
 OUTSIDE = 1.5
 """GiB of a card that no tensor gets: CUDA's context, NCCL's buffers, kernels' workspace."""
@@ -29,7 +30,7 @@ def advice(spec: RunSpec) -> list[str]:
     lines = [peak_line(spec, every)]
     card, needed = spec.hardware.memory_gib, _needed(highest(every).total)
     short = f"that may not fit: with {OUTSIDE:g} GiB of CUDA's own it needs about {needed:.1f} of {card:g} GiB"
-    if spec.recipe.language_model.quantize is not None and spec.recipe.strategy.name in ("zero3", "zeropp", "fsdp2"):
+    if spec.recipe.language_model.quantize is not None and spec.strategy.name in ("zero3", "zeropp", "fsdp2"):
         lines += [*([short] if needed > card else []), _whole_base(spec, every)]
     elif needed > card:
         lines.append(f"{short}; {_remedy(spec, every)}")
@@ -53,12 +54,10 @@ def highest(every: tuple[Stage, ...]) -> Stage:
 
 def under(spec: RunSpec, name: Literal["ddp", "zero2"]) -> RunSpec:
     """The same run under another strategy, without offload."""
-    strategy = spec.recipe.strategy.model_copy(
-        update={"name": name, "deepspeed": None, "offload": type(spec.recipe.strategy.offload)()}
-    )
-    recipe = spec.recipe.model_copy(update={"strategy": strategy})
-    settings = make_deepspeed(recipe, spec.batches, spec.precision, spec.hardware)
-    return spec.model_copy(update={"recipe": recipe, "deepspeed": settings})
+    changes = {"name": name, "deepspeed": None, "offload": type(spec.strategy.offload)()}
+    strategy = spec.strategy.model_copy(update=changes)
+    settings = make_deepspeed(spec.recipe, Chosen(strategy), spec.batches, spec.precision, spec.hardware)
+    return spec.model_copy(update={"strategy": strategy, "deepspeed": settings})
 
 
 def largest_rollout(spec: RunSpec, limit: int) -> int | None:
@@ -73,7 +72,7 @@ def largest_rollout(spec: RunSpec, limit: int) -> int | None:
 
 
 def _whole_base(spec: RunSpec, every: tuple[Stage, ...]) -> str:
-    name, sizes = spec.recipe.strategy.name, decoder_of(known_fields(spec.recipe.model))
+    name, sizes = spec.strategy.name, decoder_of(known_fields(spec.recipe.model))
     assert sizes is not None
     other = stages(under(spec, "zero2" if name == "zeropp" else "ddp"))
     assert other is not None
@@ -100,7 +99,7 @@ def _remedy(spec: RunSpec, every: tuple[Stage, ...]) -> str:
         if batch is not None:
             return f"use grpo.rollout.batch={batch}: the KV cache sets the peak"
         return "lower grpo.sampling.max_tokens: not even one completion at a time fits"
-    if recipe.strategy.activation_checkpointing != "full":
+    if spec.strategy.activation_checkpointing != "full":
         return "use strategy.activation_checkpointing=full"
     if spec.batches.micro > 1:
         return f"use train.micro_batch={spec.batches.micro // 2}"
@@ -112,7 +111,7 @@ def _remedy(spec: RunSpec, every: tuple[Stage, ...]) -> str:
 def _smaller_states(spec: RunSpec) -> str:
     recipe = spec.recipe
     if recipe.model.lora is None:
-        sharded = "" if recipe.strategy.name in ("zero3", "zeropp", "fsdp2") else ", or strategy=zero3 on more ranks"
+        sharded = "" if spec.strategy.name in ("zero3", "zeropp", "fsdp2") else ", or strategy=zero3 on more ranks"
         return f"use model.lora, which has hardly any optimizer state{sharded}"
     if recipe.language_model.quantize is None:
         return "use model.quantize=nf4, which holds the base in 4 bits"

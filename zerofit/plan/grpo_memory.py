@@ -145,7 +145,7 @@ def kept(engine: Engine, tokens: int) -> int:
 
     With activation checkpointing a block that is computed again keeps its input alone, and one of them is whole.
     """
-    mode, layers = engine.spec.recipe.strategy.activation_checkpointing, engine.sizes.layers
+    mode, layers = engine.spec.strategy.activation_checkpointing, engine.sizes.layers
     whole = saved(engine)
     again = {"none": 0, "selective": layers - layers // 2, "full": layers}[mode]
     inputs = again * _stream(engine) * engine.sizes.hidden
@@ -173,7 +173,7 @@ def saved(engine: Engine) -> int:
 
 def gathered(engine: Engine) -> int:
     """All weights, which a rollout has whole on every rank: gathered once by ZeRO-3 and FSDP2, else there already."""
-    alone = engine.ranks == 1 and engine.stage == 3 and not engine.spec.recipe.strategy.offload.params
+    alone = engine.ranks == 1 and engine.stage == 3 and not engine.spec.strategy.offload.params
     return 0 if alone or not engine.sharded else engine.weights(engine.compute)
 
 
@@ -242,7 +242,7 @@ def _copies(engine: Engine, *, every_block: bool) -> int:
     model = engine.sizes
     if not engine.adapted:
         return model.parameters * engine.compute
-    full = engine.spec.recipe.strategy.activation_checkpointing == "full"
+    full = engine.spec.strategy.activation_checkpointing == "full"
     blocks = model.matrices if every_block and not full else model.block_matrices
     return (blocks + model.head) * engine.compute
 

@@ -48,7 +48,7 @@ class Engine:
     @property
     def name(self) -> str:
         """The strategy's."""
-        return self.spec.recipe.strategy.name
+        return self.spec.strategy.name
 
     @property
     def stage(self) -> int:
@@ -105,7 +105,7 @@ class Engine:
 
 def states(engine: Engine) -> States:
     """What stays on a rank's device from step to step."""
-    strategy = engine.spec.recipe.strategy
+    strategy = engine.spec.strategy
     trained, ranks = engine.trained, engine.ranks
     spread = ranks if engine.stage or engine.name == "fsdp2" else 1
     shares = ranks if engine.sharded else 1
@@ -136,7 +136,7 @@ def update(engine: Engine) -> int:
 
     For ZeRO-1 and 2 six bytes an element of the share, for ZeRO-3 of a sub-group (stage_1_and_2.py:3117, stage3.py).
     """
-    if not engine.stage or engine.spec.recipe.strategy.offload.optimizer is not None:
+    if not engine.stage or engine.spec.strategy.offload.optimizer is not None:
         return 0
     share = engine.trained // engine.ranks
     return 6 * (min(share, SUB_GROUP) if engine.stage == 3 else share)
