@@ -2,8 +2,8 @@
 
     python rollout_worker.py WORKS.json    # under `starts.run_script`
 
-Each work is a strategy, `:lora` behind it where the model has adapters. All have the same tiny language model. It
-trains, once as it is and once generating before every step.
+Each work is a strategy, with `:lora` behind it where the model has adapters, and `:bf16`. All have the same tiny
+language model. It trains, once as it is and once generating before every step.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from transformers.initialization import no_init_weights
 
 from zerofit.config.grpo import Sampling
 from zerofit.generate.generator import make_generator
+from zerofit.generate.mode import evaluating
 from zerofit.launch.environment import World
 from zerofit.models.recompute import apply_checkpointing
 
@@ -88,13 +89,14 @@ def built(work: str) -> tuple[Any, Any, Any]:
     """The product's engine, what is trained, and its optimizer."""
     from zerofit.train.strategy import engine_for
 
-    strategy, _, adapters = work.partition(":")
-    made = recipe(VIT, strategy, train={"micro_batch": 2, "global_batch": 4})
+    strategy, *kinds = work.split(":")
+    how: Any = {"name": strategy, "precision": "bf16"} if "bf16" in kinds else strategy
+    made = recipe(VIT, how, train={"micro_batch": 2, "global_batch": 4})
     engine: Any = engine_for(plan(made, dist.get_world_size(), Path("unused")), CPU)
     placement = engine.placement()
-    values = right_weights(adapters == "lora")
+    values = right_weights("lora" in kinds)
     with no_init_weights(), placement.building():
-        model = adapted(Tiny(config()), adapters == "lora")
+        model = adapted(Tiny(config()), "lora" in kinds)
     apply_checkpointing(model, "full")
     placement.shard(model)
     for name, buffer in Tiny(config()).named_buffers():
@@ -116,12 +118,13 @@ def built(work: str) -> tuple[Any, Any, Any]:
     return engine, model, optimizer
 
 
-def step(index: int, wrapped: Any, optimizer: Any) -> float:
+def step(index: int, engine: Any, wrapped: Any, optimizer: Any) -> float:
     """One training step; this rank's loss."""
     tokens = torch.randint(24, (4, 9), generator=torch.Generator().manual_seed(index))
     own = tokens.chunk(dist.get_world_size())[dist.get_rank()]
-    logits = wrapped(input_ids=own[:, :-1], use_cache=False).logits
-    loss = nn.functional.cross_entropy(logits.flatten(0, 1), own[:, 1:].flatten())
+    with engine.autocast():
+        logits = wrapped(input_ids=own[:, :-1], use_cache=False).logits
+    loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), own[:, 1:].flatten())
     if optimizer is wrapped:
         wrapped.backward(loss)
         wrapped.step()
@@ -145,18 +148,29 @@ def generate(engine: Any, wrapped: Any, tokens: int, name: Any = "graph") -> tup
     return [[one.tokens, one.logprobs] for one in found], spoken.count
 
 
+def computes_the_same(engine: Any, wrapped: Any) -> None:
+    """The model of a rollout is the one that trains, bit by bit, in its precision."""
+    tokens = torch.tensor(PROMPTS[2:3])
+    with evaluating(wrapped), engine.autocast():
+        right = wrapped(input_ids=tokens, use_cache=False).logits.clone()
+    engine.settle(wrapped)
+    with engine.rollout(wrapped) as model:
+        assert torch.equal(model(input_ids=tokens, use_cache=False).logits, right)
+
+
 def train(work: str) -> dict[str, Any]:
     plain = built(work)
-    losses = [step(index, *plain[1:]) for index in range(STEPS)]
+    losses = [step(index, *plain) for index in range(STEPS)]
     engine, wrapped, optimizer = built(work)
     completions, spoken, disturbed = [], [], []
     for index in range(STEPS):
+        computes_the_same(engine, wrapped)
         found, count = generate(engine, wrapped, 20)
         completions.append(found)
         others, plainly = generate(engine, wrapped, 20, "hf")
-        assert [tokens for tokens, _ in others] == [tokens for tokens, _ in found]
+        assert work.endswith(":bf16") or [tokens for tokens, _ in others] == [tokens for tokens, _ in found]
         spoken.append([generate(engine, wrapped, 3)[1], count, plainly])
-        disturbed.append(step(index, wrapped, optimizer))
+        disturbed.append(step(index, engine, wrapped, optimizer))
     weights = [engine.whole_weights(one) for one in (plain[1], wrapped)]
     same = dist.get_rank() > 0 or all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
     return {"losses": losses, "disturbed": disturbed, "same": same, "completions": completions, "spoken": spoken}

@@ -9,9 +9,10 @@ import pytest
 from rollout_worker import STEPS
 from starts import run_script
 
-SHORT = ("ddp", "fsdp2", "ddp:lora", "fsdp2:lora")
+SHORT = ("ddp", "fsdp2", "ddp:lora", "fsdp2:lora", "ddp:bf16")
 # zero3 last: it replaces F.linear for the rest of a process
-ALL = (*SHORT, "zero1", "zero2", "zero2:lora", "zero3", "zero3:lora", "zero3+offload_all:lora")
+ALL = (*SHORT, "ddp:lora:bf16", "fsdp2:bf16", "fsdp2:lora:bf16", "zero1", "zero2", "zero2:lora", "zero2:bf16")
+ALL += ("zero3", "zero3:lora", "zero3:bf16", "zero3+offload_all:lora")
 
 
 @pytest.fixture(
@@ -40,6 +41,8 @@ def test_training_goes_on_as_if_nothing_had_been(outcomes: list[dict[str, Any]])
 def test_every_engine_completes_alike(outcomes: list[dict[str, Any]]) -> None:
     for one in outcomes:
         for work, outcome in one.items():
+            if work.endswith(":bf16"):
+                continue  # each rounds in its own way
             for index in range(STEPS):
                 found, right = outcome["completions"][index], one[like(work)]["completions"][index]
                 assert [tokens for tokens, _ in found] == [tokens for tokens, _ in right], work

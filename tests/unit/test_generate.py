@@ -279,14 +279,14 @@ def test_a_rollout_computes_as_autocast_does() -> None:
         right = model.eval()(input_ids=tokens).logits
     model.train()
     forwards = [block.forward for block in model.blocks]
-    weights = {name: parameter.data for name, parameter in model.named_parameters()}
+    weights = dict(model.named_parameters())
     with engine.rollout(model) as plain:
         assert plain.model.layers[0].mlp.up_proj.weight.dtype == torch.bfloat16
         assert torch.equal(plain(input_ids=tokens).logits, right)
         found, other = (complete(name, plain, Sampling(max_tokens=8)) for name in ("graph", "hf"))
     assert sum(one.tokens == two.tokens for one, two in zip(found, other, strict=True)) >= 3
     assert [block.forward for block in model.blocks] == forwards
-    assert all(torch.equal(parameter, weights[name]) for name, parameter in model.named_parameters())
+    assert all(parameter is weights[name] for name, parameter in model.named_parameters())
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert all(module.training for module in model.modules())
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from zerofit.generate.mode import evaluating
@@ -78,20 +78,21 @@ def unsharded(model: nn.Module) -> Iterator[None]:
 def cast(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
     """Float32 weights of linear layers in the dtype to which autocast would cast them again for every token.
 
-    The numbers are the same. What an embedding shares keeps its dtype, and so do weights that are quantised.
+    The numbers are the same. What an embedding shares keeps its dtype, and so do weights that are quantised. Parameters
+    are put aside and not changed: one whose data takes another dtype loses the hooks by which DDP reduces its gradient.
     """
     linear = [module for module in model.modules() if isinstance(module, (nn.Linear, Conv1D))]
     other = [module for module in model.modules() if not isinstance(module, (nn.Linear, Conv1D))]
     shared = {id(parameter) for module in other for parameter in module.parameters(recurse=False)}
-    whole: dict[nn.Parameter, Tensor] = {}
+    aside: list[tuple[nn.Module, str, nn.Parameter]] = []
     for module in linear:
-        for parameter in module.parameters(recurse=False):
-            plain_one = type(parameter) is nn.Parameter and parameter.dtype == torch.float32
-            if plain_one and id(parameter) not in shared:
-                whole[parameter] = parameter.data
-                parameter.data = parameter.data.to(dtype)
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            castable = type(parameter) is nn.Parameter and parameter.dtype == torch.float32
+            if castable and id(parameter) not in shared:
+                aside.append((module, name, parameter))
+                module._parameters[name] = nn.Parameter(parameter.detach().to(dtype), requires_grad=False)
     try:
         yield
     finally:
-        for parameter, data in whole.items():
-            parameter.data = data
+        for owner, name, parameter in aside:
+            owner._parameters[name] = parameter
