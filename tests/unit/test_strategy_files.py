@@ -13,7 +13,7 @@ from plan_examples import CPU, FACTS, gpus, recipe
 from strategy_files import ANY, WILD, wild, write
 
 from zerofit.config.errors import UserError
-from zerofit.config.load import load_recipe
+from zerofit.config.load import load_job, load_recipe
 from zerofit.config.schema import Recipe
 from zerofit.launch.dispatch import count_ranks
 from zerofit.plan.accelerate_keys import DEEPSPEED, DYNAMO, FSDP, NOT_BESIDE_JSON, PARALLELISM, TOP
@@ -335,11 +335,22 @@ def test_an_override_of_a_name_or_a_file_drops_the_other(tmp_path: Path) -> None
     )
     assert after("strategy.deepspeed=a.json").name == "zero2"  # laid over the named one, as ever
     assert after("strategy={deepspeed: a.json}").name is None
+    whole = after("strategy.name=null", "strategy.offload={}", "strategy.deepspeed=a.json")
+    assert (whole.name, whole.deepspeed) == (None, "a.json")
     path.write_text(text + "train: {epochs: 1, micro_batch: 1, global_batch: 2}\nstrategy: {accelerate: a.yaml}\n")
     assert (after("strategy=zero3").name, after("strategy=zero3").accelerate) == ("zero3", None)
     assert (after("strategy.name=ddp").name, after("strategy.name=ddp").accelerate) == ("ddp", None)
     path.write_text(text + "train: {epochs: 1, micro_batch: 1, global_batch: 2}\nstrategy: {deepspeed: a.json}\n")
     assert (after("strategy=zero3").name, after("strategy=zero3").deepspeed) == ("zero3", None)
+
+
+def test_a_stage_may_have_a_file_where_the_others_have_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    text = "model: {kind: vit, shape: vit-tiny}\ndata: {source: digits}\noptimizer: {lr: 1}\n"
+    text += "train: {epochs: 1, micro_batch: 1, global_batch: 2}\nstrategy: zero2\nstages:\n"
+    path.write_text(text + "- {name: a}\n- {name: b, strategy: {accelerate: f.yaml}}\n- {name: c, strategy: ddp}\n")
+    said = [(stage.strategy.name, stage.strategy.accelerate) for stage in load_job(str(path)).stages]
+    assert said == [("zero2", None), (None, "f.yaml"), ("ddp", None)]
 
 
 def test_every_key_that_accelerate_reads_is_known_and_documented() -> None:

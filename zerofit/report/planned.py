@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from zerofit.config.schema import Recipe
 from zerofit.plan.spec import ImageFacts, RunSpec
 
 Line = tuple[str, str, str]
@@ -45,27 +44,22 @@ def _how(spec: RunSpec, ranks_from: str) -> list[Line]:
     moved = [f"{what} on {where}" for what, where in places if where is not None]
     file = said.accelerate or said.deepspeed
     source = "strategy" if said.name is not None else f"file {file}" if isinstance(file, str) else "strategy.deepspeed"
-    settings = (
-        []
-        if spec.deepspeed is None
-        else [("DeepSpeed", f"{_leaves(spec.deepspeed)} settings", "what --write-deepspeed writes")]
-    )
-    return [
+    lines: list[Line] = [
         ("strategy", ", ".join([strategy.name, *moved]), source),
         ("ranks", f"{spec.batches.ranks} on {device.name}", ranks_from),
-        ("precision", spec.precision, _precision_from(spec.recipe, spec)),
+        ("precision", spec.precision, _precision_from(spec)),
         ("recomputed", strategy.activation_checkpointing, "strategy.activation_checkpointing"),
         ("compiled", "the blocks" if strategy.compile else "nothing", "strategy.compile"),
-        *settings,
     ]
+    if spec.deepspeed is None:
+        return lines
+    return [*lines, ("DeepSpeed", f"{_leaves(spec.deepspeed)} settings", "what --write-deepspeed writes")]
 
 
-def _precision_from(recipe: Recipe, spec: RunSpec) -> str:
-    if spec.strategy.precision != "auto":
-        return (
-            "strategy.precision" if recipe.strategy.name is not None else "the strategy's file, or strategy.precision"
-        )
-    return f"auto: what {spec.hardware.name} does best"
+def _precision_from(spec: RunSpec) -> str:
+    if spec.strategy.precision == "auto":
+        return f"auto: what {spec.hardware.name} does best"
+    return "strategy.precision" if spec.recipe.strategy.precision != "auto" else "the strategy's file"
 
 
 def _leaves(node: object) -> int:
