@@ -106,17 +106,44 @@ def test_a_deepspeed_file_gives_the_strategy_back(tmp_path: Path, fields: dict[s
     same(original, plan(said({"deepspeed": str(path), **beside(original)}), ranks))
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_accelerate_itself_takes_what_is_written(tmp_path: Path, name: str) -> None:
-    from accelerate.commands.config.config_args import ClusterConfig
+@pytest.mark.parametrize("name", [*STRATEGIES, "fsdp2+offload_all", "zero3+offload_all"])
+def test_accelerate_itself_takes_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """What `accelerate launch` tells a script, and what the script's plugins make of it."""
+    from accelerate import DeepSpeedPlugin, FullyShardedDataParallelPlugin
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils import launch
+    from torch.distributed.fsdp import CPUOffloadPolicy
 
-    original = plan(said(name), 1 if name == "single" else 4)
-    path = tmp_path / "a.yaml"
-    path.write_text(yaml.safe_dump(accelerate_config(original, "/a.json")))
-    read = ClusterConfig.from_yaml_file(str(path))
-    assert (read.num_processes, read.use_cpu) == (original.batches.ranks, False)
-    assert bool(read.deepspeed_config) == (name in ZERO_STAGE)
-    assert bool(read.fsdp_config) == (name == "fsdp2")
+    name, plus, offload = name.partition("+")
+    original = plan(said(name + plus + offload), 1 if name == "single" else 4)
+    path, ds = tmp_path / "a.yaml", tmp_path / "a.json"
+    path.write_text(yaml.safe_dump(accelerate_config(original, str(ds))))
+    ds.write_text(json.dumps(original.deepspeed))
+    words = ["--config_file", str(path), "--main_process_port", "0", "script.py"]
+    arguments, defaults, _ = _validate_launch_command(launch_command_parser().parse_args(words))
+    assert (arguments.num_processes, arguments.use_cpu) == (original.batches.ranks, False)
+    kinds = (arguments.multi_gpu, arguments.use_fsdp, arguments.use_deepspeed)
+    assert kinds == (name == "ddp", name == "fsdp2", name in ZERO_STAGE)
+    if name in ZERO_STAGE:
+        arguments.deepspeed_fields_from_accelerate_config = ",".join(defaults.deepspeed_config)
+        _, environ = launch.prepare_deepspeed_cmd_env(arguments)
+    elif name == "single":
+        _, environ = launch.prepare_simple_launcher_cmd_env(arguments)
+    else:
+        environ = launch.prepare_multi_gpu_env(arguments)
+    for key, value in environ.items():
+        monkeypatch.setenv(key, value)
+    if name in ZERO_STAGE:
+        zero = DeepSpeedPlugin()
+        wanted = {**original.deepspeed, "steps_per_print": float("inf")}  # as accelerate has it
+        assert (zero.zero_stage, zero.deepspeed_config) == (ZERO_STAGE[name], wanted)
+        assert zero.zero3_init_flag == (ZERO_STAGE[name] == 3)
+        return
+    assert environ["ACCELERATE_MIXED_PRECISION"] == "bf16"
+    if name == "fsdp2":
+        shards = FullyShardedDataParallelPlugin()
+        assert (shards.fsdp_version, shards.reshard_after_forward, shards.activation_checkpointing) == (2, True, False)
+        assert isinstance(shards.cpu_offload, CPUOffloadPolicy) == bool(offload)
 
 
 def test_what_such_files_cannot_say_is_refused() -> None:
