@@ -78,7 +78,7 @@ def test_the_files_that_trl_brings_with_it() -> None:
             found[path.stem] = str(error).partition(path.name)[2]
     assert found == {
         "fsdp1": ":17: fsdp_config.fsdp_version is 1: zerofit runs FSDP2; "
-        "`accelerate to-fsdp2 --config_file FILE` converts the file",
+        "`accelerate to-fsdp2 --config_file FILE --output_file NEW` converts it",
         "fsdp2": ("fsdp2", "bf16"),
         "multi_gpu": ("ddp", "bf16"),
         "single_gpu": ("single", "bf16"),

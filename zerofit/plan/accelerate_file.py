@@ -236,7 +236,9 @@ def _fsdp(reader: Reader, model: Model, ranks: int | None) -> Said:
     above, given = "fsdp_config", reader.top.get("fsdp_config", {})
     version = given.get("fsdp_version", given.get("version", "left out, which is 1")) if isinstance(given, dict) else 2
     if version != 2:
-        reason = f"is {version}: zerofit runs FSDP2; `accelerate to-fsdp2 --config_file FILE` converts the file"
+        reason = (
+            f"is {version}: zerofit runs FSDP2; `accelerate to-fsdp2 --config_file FILE --output_file NEW` converts it"
+        )
         raise reader.error((above, "fsdp_version"), reason)
     section = reader.section(above)
     _blocks(reader, section, model)
