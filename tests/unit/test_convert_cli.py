@@ -41,8 +41,8 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "convert needs --to (pytorch, safetensors, hf, single, ddp"),
-        (("--to", "onnx"), "--to onnx is none of pytorch, safetensors, hf, single, ddp"),
+        ((), "convert needs --to (pytorch, safetensors, hf, peft, single, ddp"),
+        (("--to", "onnx"), "--to onnx is none of pytorch, safetensors, hf, peft, single, ddp"),
         (("--to", "pytorch", "--dtype", "int8"), "--dtype int8 is none of bf16, fp16, fp32"),
         (("--to", "pytorch", "--world", "2"), "--world: --to pytorch is of no world size; leave it out"),
         (("--to", "zero2", "--dtype", "bf16"), "--dtype: --to zero2 keeps the whole state as it is; leave it out"),
