@@ -17,7 +17,11 @@ import numpy as np
 from PIL import Image
 
 from zerofit.config.changes import changed_fields
+from zerofit.config.data import Data
 from zerofit.config.schema import Recipe
+from zerofit.config.stages import Job
+from zerofit.data.arithmetic import problem
+from zerofit.data.byte_tokenizer import byte_tokenizer
 from zerofit.plan.batch import make_batches
 from zerofit.plan.deepspeed import make_deepspeed
 from zerofit.plan.shapes import SHAPES
@@ -30,6 +34,11 @@ CHANGED = {
     "model.shape",
     "data.path",
     "data.workers",
+    "data.problems",
+    "data.test_problems",
+    "data.limit",
+    "grpo.sampling.max_tokens",
+    "grpo.rollout.batch",
     "train.max_steps",
     "train.micro_batch",
     "train.global_batch",
@@ -52,13 +61,26 @@ SMALL = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "head_dim": 8,
-    "vocab_size": 64,
+    "vocab_size": 272,
 }
 PRETRAINED = {
     "Qwen/Qwen3-8B": "qwen3-8b",
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": "deepseek-r1-distill-qwen-7b",
     "google/vit-base-patch16-224-in21k": "vit-base",
     "google/vit-huge-patch14-224-in21k": "vit-huge",
 }
+
+
+def shrunk_job(job: Job, directory: Path) -> list[str]:
+    """Overrides that make a job small: those of its first stage, and what the others have besides."""
+    overrides = shrunk(job.stages[0], directory)
+    for number, stage in enumerate(job.stages):
+        above = f"stages.{number}." if job.staged else ""
+        if number and stage.data.path is not None and stage.data.path != job.stages[0].data.path:
+            overrides.append(f"{above}data.path={DATA[Path(stage.data.path).name](directory / stage.data.path)}")
+        if stage.grpo is not None:
+            overrides += [f"{above}grpo.sampling.max_tokens=8", f"{above}grpo.rollout.batch=4"]
+    return overrides
 
 
 def shrunk(recipe: Recipe, directory: Path) -> list[str]:
@@ -78,7 +100,13 @@ def shrunk(recipe: Recipe, directory: Path) -> list[str]:
         overrides.append("optimizer.warmup.epochs=0.1")
     if recipe.data.path is not None:
         write = DATA[Path(recipe.data.path).name]
-        overrides += [f"data.path={write(directory / recipe.data.path)}", f"data.workers={min(recipe.data.workers, 1)}"]
+        overrides.append(f"data.path={write(directory / recipe.data.path)}")
+    if isinstance(recipe.data, Data) and recipe.data.path is not None:
+        overrides.append(f"data.workers={min(recipe.data.workers, 1)}")
+    if recipe.data.source == "arithmetic":
+        overrides += ["data.problems=64", "data.test_problems=8"]
+    if recipe.data.source == "documents":
+        overrides.append("data.limit=40")
     return overrides
 
 
@@ -89,12 +117,14 @@ def small(shape: str) -> dict[str, Any]:
 
 def pretrained(name: str, directory: Path) -> Path:
     """A directory as the hub would give for `name`, with a small model of the same family."""
-    from transformers import AutoConfig, Qwen3ForCausalLM, ViTModel
+    from transformers import AutoConfig, AutoModelForCausalLM, ViTModel
 
     path = directory / name
     config = AutoConfig.for_model(**small(PRETRAINED[name]))
-    model = ViTModel(config) if config.model_type == "vit" else Qwen3ForCausalLM(config)
+    model = ViTModel(config) if config.model_type == "vit" else AutoModelForCausalLM.from_config(config)
     model.save_pretrained(path)
+    if config.model_type != "vit":
+        byte_tokenizer().save_pretrained(path)
     return path
 
 
@@ -206,11 +236,31 @@ def picture(path: Path, size: int, number: int) -> None:
     Image.new("RGB", (size, size), (number % 256, 3 * number % 256, 90)).save(path)
 
 
+def questions(path: Path) -> Path:
+    """A file of questions with answers, and the reasoning that leads there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    problems = [problem(0, index) for index in range(500)]
+    lines = [{"question": one.question, "answer": f"{one.completion}\n#### {one.answer}"} for one in problems]
+    path.with_suffix(".jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path.with_suffix(".jsonl")
+
+
+def stories(path: Path) -> Path:
+    """A file of plain texts."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    texts = [{"text": " ".join([problem(1, index).question] * 8)} for index in range(40)]
+    path.with_suffix(".jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
+    return path.with_suffix(".jsonl")
+
+
 DATA: dict[str, Callable[[Path], Path]] = {
     "cifar-100-python.tar.gz": cifar100,
     "cifar-10-python.tar.gz": cifar10,
     "cifar10": image_folder,
     "food-101": food101,
     "tiny-imagenet-200": tiny_imagenet,
+    "reasoning": questions,
+    "gsm8k": questions,
+    "TinyStories": stories,
 }
 """What lies at a recipe's data.path, by its last part."""

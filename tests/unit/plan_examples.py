@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from zerofit.config.schema import Recipe
-from zerofit.plan.spec import Hardware, ImageFacts
+from zerofit.plan.spec import Hardware, ImageFacts, TextFacts
 
 FACTS = ImageFacts(
     classes=tuple("0123456789"),
@@ -14,6 +15,21 @@ FACTS = ImageFacts(
     test=360,
     validation_from="test",
     image_size=8,
+)
+TEXT_FACTS = TextFacts(
+    train=10_000,
+    validation=100,
+    test=100,
+    validation_from="test",
+    rows=10_000,
+    tokens=2_000_000,
+    targets=1_000_000,
+    longest=300,
+    left_out=0,
+    vocabulary=259,
+    pad=258,
+    stops=(257,),
+    samples=Path("samples"),
 )
 CPU = Hardware(device="cpu", count=1, name="Any CPU", memory_gib=8.0, capability=None, cpus=2)
 

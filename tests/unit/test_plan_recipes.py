@@ -3,22 +3,24 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from plan_examples import CPU, FACTS, gpus
+from plan_examples import CPU, FACTS, TEXT_FACTS, gpus
 
 from zerofit.config.load import load_job, recipe_names
-from zerofit.config.schema import Recipe
+from zerofit.config.schema import LANGUAGE, Recipe
 from zerofit.plan.build import make_plan
-from zerofit.plan.spec import ImageFacts
+from zerofit.plan.spec import ImageFacts, TextFacts
 
 STAGES = [(name, number) for name in recipe_names() for number in range(len(load_job(name).stages))]
 
 
-def facts_of(said: Recipe) -> ImageFacts:
+def facts_of(said: Recipe) -> ImageFacts | TextFacts:
     """The embedded digits as they are; of other data, whose files are absent, invented ones."""
+    if said.task in LANGUAGE:
+        return TEXT_FACTS.model_copy(update={"longest": min(said.text.max_length, 300)})
     if said.data.source == "digits":
         return FACTS
     train = max(10_000, 2 * said.train.global_batch)
-    invented = {"classes": ("a", "b"), "train": train, "image_size": said.model.image_size or 224}
+    invented = {"classes": ("a", "b"), "train": train, "image_size": said.image_model.image_size or 224}
     return FACTS.model_copy(update=invented)
 
 

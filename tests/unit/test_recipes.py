@@ -47,12 +47,18 @@ def test_the_probe_alone_is_the_second_stage_of_the_job() -> None:
 
 def test_what_can_be_run_is_listed() -> None:
     assert set(recipe_names()) == {
+        "arithmetic",
+        "deepseek-r1-7b",
+        "deepseek-r1-7b-grpo",
+        "deepseek-r1-7b-sft",
         "digits",
         "digits-probe",
         "qwen3-8b-cifar10",
         "qwen3-8b-cifar100",
         "qwen3-8b-cifar100-probe",
+        "qwen3-8b-sft",
         "qwen3-8b-tiny-imagenet",
+        "tinystories-sft",
         "vit-base-cifar100-lora",
         "vit-huge-food101",
         "vit-tiny-cifar10",
