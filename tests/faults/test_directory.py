@@ -39,7 +39,7 @@ def test_a_run_that_goes_on_is_refused_to_others(zygote: Zygote, references: Ref
                 zygote.start("train", "--resume", f"{run}@1", cwd=tmp_path),
             ]
             for other in others:
-                assert other.refused() == f"error: {run} is in use: another zerofit process is training it"
+                assert other.refused() == f"error: {run} is in use: another zerofit process is at work in it"
             again = zygote.run(*words, cwd=tmp_path)
             assert again.refused().startswith(f"error: {run} exists: name another run_dir, or go on with that run: ")
         assert first.wait() == 0, first.said

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from zerofit import cli
 from zerofit.config.errors import UserError
-from zerofit.launch import evaluation, start
+from zerofit.launch import evaluating, start
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         return 7
 
     monkeypatch.setattr(start, "train", record)
-    monkeypatch.setattr(evaluation, "evaluate", record)
+    monkeypatch.setattr(evaluating, "evaluate", record)
     return seen
 
 
@@ -51,7 +51,11 @@ def test_train_and_eval_pass_their_arguments_and_exit_codes(calls: list[tuple[An
     assert calls.pop() == (None, ["train.seed=1"], {**plain, "resume": Path("runs/a")})
     done = CliRunner().invoke(cli.app, ["eval", "runs/a", "--data", "images", "--checkpoint", "5"])
     assert done.exit_code == 7
-    assert calls.pop() == (Path("runs/a"), ["images"], {"nproc": None, "step": 5, "debug": False})
+    assert calls.pop() == ("runs/a", ["images"], {}, {"nproc": None, "step": 5, "debug": False})
+    words = ["eval", "model", "--k", "8,2", "--top-p", "0.9", "--fields", "question=problem", "--against", "other"]
+    assert CliRunner().invoke(cli.app, words).exit_code == 7
+    given = {"k": (1, 2, 8), "top_p": 0.9, "fields": {"question": "problem"}, "against": Path("other")}
+    assert calls.pop() == ("model", [], given, {"nproc": None, "step": None, "debug": False})
 
 
 def test_users_errors_are_lines_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +100,7 @@ def test_help_imports_nothing_heavy_and_planning_no_tensors() -> None:
     lines = [
         "import sys, zerofit.cli",
         "print('pydantic' in sys.modules)",
-        "import zerofit.launch.start, zerofit.launch.evaluation",
+        "import zerofit.launch.start, zerofit.launch.evaluating",
         "print('torch' in sys.modules)",
     ]
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Commands that run ranks: train, probe, eval, compare."""
+"""Commands that run ranks: train, probe, compare."""
 
 from __future__ import annotations
 
@@ -109,26 +109,6 @@ def probe(
         if recipe is None:
             raise UserError("probe needs a recipe (`zerofit recipes` lists them)")
         raise typer.Exit(start(recipe, overrides, gap=gap, nproc=nproc, debug=debug))
-
-
-@app.command("eval")
-def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--data", metavar="PATH|a.b=c", help="Other data: its path, or data fields to change; repeatable."
-        ),
-    ] = None,
-    nproc: Nproc = None,
-    checkpoint: Annotated[int | None, typer.Option("--checkpoint", metavar="STEP", help="Default: the newest.")] = None,
-    debug: Debug = False,
-) -> None:
-    """Evaluate a run's checkpoint."""
-    with reported(debug):
-        from zerofit.launch.evaluation import evaluate as start
-
-        raise typer.Exit(start(run, data or [], nproc=nproc, step=checkpoint, debug=debug))
 
 
 @app.command()

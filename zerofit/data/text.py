@@ -113,10 +113,11 @@ def _stops(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, end: int | None) 
     """The tokenizer's end, the one that the template ends turns with, and those of the model's generation config."""
     stops = [int(tokenizer.eos_token_id)] if end is None else [int(tokenizer.eos_token_id), end]
     directory = tokenizer_directory(recipe.language_model)
-    return tuple(dict.fromkeys([*stops, *(_configured(directory) if directory is not None else ())]))
+    return tuple(dict.fromkeys([*stops, *(configured_stops(directory) if directory is not None else ())]))
 
 
-def _configured(directory: Path) -> list[int]:
+def configured_stops(directory: Path) -> list[int]:
+    """The token ids that the generation config beside weights ends with, if there is one. Raises UserError."""
     path = directory / "generation_config.json"
     if not path.is_file():
         return []

@@ -40,7 +40,7 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
     """
     model = recipe.language_model
     name, field = _named(model)
-    tokenizer = byte_tokenizer() if name == BYTES else _read(name, field)
+    tokenizer = byte_tokenizer() if name == BYTES else read_tokenizer(name, field)
     if model.chat_template is not None:
         tokenizer.chat_template = template(model.chat_template)
     if not tokenizer.is_fast:
@@ -72,7 +72,8 @@ def _named(model: CausalLM) -> tuple[str, str]:
     return model.pretrained, "model.pretrained"
 
 
-def _read(name: str, field: str) -> PreTrainedTokenizerBase:
+def read_tokenizer(name: str, field: str) -> PreTrainedTokenizerBase:
+    """The tokenizer in a directory, or of a hub's model, as it is: with or without padding. Raises UserError."""
     from transformers import AutoTokenizer  # brings torch, which bytes need not
 
     directory = _directory(name, field)

@@ -1,16 +1,1 @@
-"""Evaluation of finished runs, by task."""
-
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
-from zerofit.config.data import Data
-from zerofit.evaluate.images import evaluate
-from zerofit.plan.spec import RunSpec
-
-EVALUATORS: dict[str, Callable[[RunSpec, Path, Data | None], dict[str, Any]]] = {
-    "classify": evaluate,
-    "probe": evaluate,
-}
+"""Evaluation: of finished runs on images, and of language models on problems with answers. Imports nothing."""

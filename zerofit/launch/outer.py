@@ -140,9 +140,9 @@ def _work(world: World, launch: Launch) -> None:
 
     try:
         arguments = worker.parse(launch.worker_arguments)
-        spec, evaluation = worker.read(arguments)
-        worker.listen(arguments, spec, world, end, again=True)
-        worker.work(arguments, spec, evaluation, world)
+        device, do = worker.duty(arguments, world)
+        worker.listen(arguments, device, world, end, again=True)
+        do()
         group.leave()
     except Stopped:
         if world.rank == 0:

@@ -102,7 +102,7 @@ def claim(path: Path) -> int:
                 time.sleep(0.05)
                 continue
             os.close(handle)
-            raise UserError(f"{path} is in use: another zerofit process is training it") from None
+            raise UserError(f"{path} is in use: another zerofit process is at work in it") from None
         except OSError:
             pass  # a file system without locks: nothing to hold, nothing to learn
         return handle

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from zerofit.config import patience
 from zerofit.config.data import Data
@@ -22,6 +22,7 @@ from zerofit.plan.on_cpu import on_cpu
 from zerofit.plan.spec import Hardware, RunSpec
 from zerofit.train.pulse import PULSE, Stopped
 
+Device = Literal["cpu", "cuda"]
 REWRITTEN = "converted.json"
 """In a run that `zerofit convert --to STRATEGY` has made: out of what."""
 
@@ -57,14 +58,15 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--resume", type=Path, metavar="CHECKPOINT", help="train on from this checkpoint")
     parser.add_argument("--rewrite", type=Path, metavar="CHECKPOINT", help="write this checkpoint as the run's own")
     parser.add_argument("--evaluate", type=Path, metavar="FILE", help="evaluate what this evaluations/N.json asks for")
+    parser.add_argument("--answer", action="store_true", help="RUN is an evaluation of a language model: its share")
     return parser.parse_args(words)
 
 
 def _work_in_group(arguments: argparse.Namespace, world: World) -> None:
     from zerofit.launch import group
 
-    spec, evaluation = read(arguments)
-    group.join(world, spec.hardware.device)
+    device, do = duty(arguments, world)
+    group.join(world, device)
 
     def end(how: int | failure.Failure) -> None:
         if isinstance(how, int):
@@ -74,24 +76,34 @@ def _work_in_group(arguments: argparse.Namespace, world: World) -> None:
         failure.leave(how.code)
 
     if arguments.rewrite is None:  # else nothing is to be saved on a signal: it ends the rank
-        listen(arguments, spec, world, end, again=False)
+        listen(arguments, device, world, end, again=False)
     try:
-        work(arguments, spec, evaluation, world)
+        do()
     except Stopped:
         leave_stopped()
     group.leave()
 
 
+def duty(arguments: argparse.Namespace, world: World) -> tuple[Device, Callable[[], None]]:
+    """The device that is planned for, and what is to be done in a group that has been joined; that raises Stopped."""
+    if arguments.answer:
+        from zerofit.evaluate.request import read_request
+
+        return read_request(arguments.run).hardware.device, lambda: _answer(arguments.run, world)
+    spec, evaluation = read(arguments)
+    return spec.hardware.device, lambda: work(arguments, spec, evaluation, world)
+
+
 def listen(
     arguments: argparse.Namespace,
-    spec: RunSpec,
+    device: Device,
     world: World,
     end: Callable[[int | failure.Failure], None],
     *,
     again: bool,
 ) -> None:
     """Take signals and hangs in hand, from the first step on; `end` gets the signal that ends the rank, or the hang."""
-    limit, nccl = patience.watchdog(os.environ), spec.hardware.device == "cuda"
+    limit, nccl = patience.watchdog(os.environ), device == "cuda"
     watchdog = Watchdog(world, arguments.logs, limit, end, nccl=nccl)
     PULSE.attach(Listener(watchdog, end, patience.grace(os.environ), again=again))
 
@@ -132,16 +144,39 @@ def read(arguments: argparse.Namespace) -> tuple[RunSpec, Evaluation | None]:
 
 def work(arguments: argparse.Namespace, spec: RunSpec, evaluation: Evaluation | None, world: World) -> None:
     """Run the task in a group that has been joined; rank 0 writes the result file. Raises Stopped."""
+
+    def body() -> dict[str, Any]:
+        prepare_engine(spec)
+        return _body(arguments, spec, evaluation)
+
+    _recorded(body, _result_file(arguments, spec), world)
+
+
+def _answer(directory: Path, world: World) -> None:
+    """A rank's share of an evaluation of a language model. Raises Stopped."""
+
+    def body() -> dict[str, Any]:
+        from zerofit.evaluate.reasoning import evaluate
+        from zerofit.launch import workarounds
+
+        workarounds.quiet()
+        evaluate(directory)
+        return {}
+
+    _recorded(body, directory / "result.json", world)
+
+
+def _recorded(body: Callable[[], dict[str, Any]], file: Path, world: World) -> None:
+    """Do it; rank 0 writes what it gives, and how it ended, to the result file. Raises Stopped."""
     started = time.monotonic()
-    prepare_engine(spec)
-    body, stopped = {}, None
+    figures, stopped = {}, None
     try:
-        body = _body(arguments, spec, evaluation)
+        figures = body()
     except Stopped as error:
         stopped = error
     if world.rank == 0:
         end = {"exit": "finished" if stopped is None else "interrupted", "wall_s": round(time.monotonic() - started, 3)}
-        rundir.add_result(_result_file(arguments, spec), **body, **end)
+        rundir.add_result(file, **figures, **end)
     if stopped is not None:
         raise stopped
 
@@ -163,7 +198,7 @@ def _body(arguments: argparse.Namespace, spec: RunSpec, evaluation: Evaluation |
         from zerofit.tasks import TASKS
 
         return TASKS[spec.recipe.task].train(spec, arguments.resume)
-    from zerofit.evaluate import EVALUATORS
+    from zerofit.evaluate.evaluators import EVALUATORS
 
     return {"test": EVALUATORS[spec.recipe.task](spec, evaluation.checkpoint, evaluation.data)}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -35,16 +35,31 @@ class Rollout:
     """Whether that is right."""
     tokens: int
     """Length of the completion in tokens."""
+    stopped: bool = True
+    """Whether it ended by itself, not at the most tokens that it was allowed."""
 
 
-def write_rollouts(path: Path, rows: Iterable[Rollout]) -> None:
-    """Write a parquet file, which is there whole or not at all."""
+def write_rollouts(path: Path, rows: Iterable[Rollout], about: Mapping[str, str] | None = None) -> None:
+    """Write a parquet file, which is there whole or not at all; `about` is said in its schema's metadata."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     partial = path.with_name(f"{path.name}.partial")
-    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=_schema()), partial)
+    schema = _schema().with_metadata(dict(about or {}))
+    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=schema), partial)
     os.replace(partial, path)
+
+
+def read_about(path: Path) -> dict[str, str]:
+    """What such a file says about itself. Raises UserError where it is none."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"{path}: cannot be read as parquet: {str(error).splitlines()[0]}") from None
+    return {name.decode(): value.decode() for name, value in metadata.items() if not name.startswith(b"ARROW:")}
 
 
 def read_rollouts(path: Path) -> list[Rollout]:
@@ -87,6 +102,7 @@ def figures(rows: Sequence[Rollout], ks: Sequence[int] = (1,)) -> dict[str, Any]
         if k > 1:
             found[f"maj@{k}"] = asdict(mean_over_problems([_majority(samples, k) for samples in problems.values()]))
     found["answered"] = sum(row.answer is not None for row in rows) / len(rows)
+    found["truncated"] = sum(not row.stopped for row in rows) / len(rows)
     found["tokens"] = {"mean": fmean(row.tokens for row in rows), "max": max(row.tokens for row in rows)}
     return found
 
@@ -136,5 +152,6 @@ def _schema() -> pa.Schema:
             pa.field("answer", pa.string()),
             pa.field("correct", pa.bool_(), nullable=False),
             pa.field("tokens", pa.int64(), nullable=False),
+            pa.field("stopped", pa.bool_(), nullable=False),
         ]
     )

@@ -44,7 +44,7 @@ def training(run_dir: Path, page: Path | None = None) -> str:
     if any(run_dir.glob("profile/rank-*.json.gz")):
         after.append(("" if saved else "next", f"zerofit trace {shown}"))
     rows = [*_figures(result), *_best(run_dir, result), ("run directory", shown), *_page(page), *after]
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def job(runs: Sequence[Path], page: Path | None = None) -> str:
@@ -55,7 +55,7 @@ def job(runs: Sequence[Path], page: Path | None = None) -> str:
         result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         figures = "; ".join(f"{name} {value}" for name, value in _figures(result))
         rows.append((os.path.relpath(run), figures or "trained, and cut off in its test"))
-    return _aligned([*rows, *_page(page), ("next", f"zerofit eval {os.path.relpath(runs[-1])}")])
+    return aligned([*rows, *_page(page), ("next", f"zerofit eval {os.path.relpath(runs[-1])}")])
 
 
 def gap(cached: Path, online: Path) -> str:
@@ -67,14 +67,14 @@ def gap(cached: Path, online: Path) -> str:
     points = top1[cached] - top1[online]
     word = "above" if points > 0 else "below"
     said = f"cached is {abs(points):.2f} points {word} online" if points else "none"
-    return _aligned([*rows, ("difference", said), ("run directories", os.path.relpath(cached.parent))])
+    return aligned([*rows, ("difference", said), ("run directories", os.path.relpath(cached.parent))])
 
 
 def evaluation(path: Path) -> str:
     """The table of a finished evaluation."""
     result = json.loads(path.read_text(encoding="utf-8"))
     rows = [("checkpoint", os.path.relpath(result["checkpoint"])), *_figures(result), ("result", os.path.relpath(path))]
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def _best(run_dir: Path, result: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -129,6 +129,7 @@ def _figures(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _aligned(rows: list[tuple[str, str]]) -> str:
+def aligned(rows: list[tuple[str, str]]) -> str:
+    """Lines of a name and what it is, one below the other."""
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:{width}}  {value}" for name, value in rows)

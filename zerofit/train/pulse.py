@@ -43,6 +43,11 @@ class Pulse:
         if self.listener is not None:
             self.listener.at(phase)
 
+    def asked(self, phase: str) -> bool:
+        """As `at`; whether this rank has been asked to stop, whatever the others have. Not collective."""
+        self.at(phase)
+        return self.listener is not None and self.listener.asked()
+
     def reached(self, phase: str) -> bool:
         """As `at`; whether any rank has been asked to stop. Collective."""
         if self.listener is None:

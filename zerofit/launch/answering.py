@@ -1,0 +1,221 @@
+"""`zerofit eval` of a language model: what is to be answered is settled and written down before ranks start.
+
+Results go to RUN/evaluations/N, a model's to ./evaluations/NAME-N. The same command goes on where it was cut off.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from zerofit.config.errors import UserError
+from zerofit.evaluate.asked import Asked, Dtype
+from zerofit.evaluate.request import DONE, NAME, Model, Request, Settings, differences, read_request
+from zerofit.launch import pages, rundir, workarounds
+from zerofit.launch.dispatch import Launch, dispatch
+from zerofit.launch.evaluation import chosen_checkpoint
+from zerofit.plan.precision import resolve_precision
+from zerofit.plan.spec import Hardware, RunSpec
+from zerofit.report import evaluated
+
+PART = {"cpu": 32, "cuda": 256}
+"""Completions of a part, at most: what one call makes, and what an interruption can cost a rank."""
+PARTS = 8
+"""Parts, at least, where there are so many problems: work for several ranks."""
+
+
+def evaluate(
+    target: str,
+    data: Sequence[str],
+    options: Mapping[str, Any],
+    *,
+    spec: RunSpec | None = None,
+    nproc: int | None = None,
+    step: int | None = None,
+    debug: bool = False,
+) -> int:
+    """Evaluate a run (its `spec`, at `step` or the newest checkpoint) or a model's directory. Returns the exit code.
+
+    Raises UserError, before ranks start for whatever can be known by then.
+    """
+    asked = Asked(target=target, data=tuple(data), **options)
+    asked.check()
+
+    def plan(hardware: Hardware, ranks: int | None) -> Launch:
+        return _plan(asked, spec, step, hardware, ranks)
+
+    def show(launch: Launch) -> None:
+        page = pages.make(launch.run_dir)
+        other = replace(asked, target="OTHER", against=Path(os.path.relpath(launch.run_dir)), output=None)
+        print(evaluated.table(launch.run_dir, page, other.command()))
+
+    return dispatch(plan, nproc=nproc, debug=debug, show=show)
+
+
+def _plan(asked: Asked, spec: RunSpec | None, step: int | None, hardware: Hardware, ranks: int | None) -> Launch:
+    workarounds.quiet()  # before what it quiets is imported
+    from zerofit.evaluate import problems as asking
+    from zerofit.evaluate import prompts as prompting
+    from zerofit.evaluate.merging import check_against
+    from zerofit.evaluate.parts import Parts, write_prompts
+
+    if hardware.device == "cuda" and ranks is not None and ranks > hardware.count:
+        raise UserError(f"--nproc {ranks}: there are {hardware.count} GPUs")
+    if spec is not None and asked.quantize not in (None, spec.recipe.language_model.quantize):
+        raise UserError(
+            f"--quantize {asked.quantize}: {asked.target} was not trained so; a run is what it was in training"
+        )
+    model = _model(asked, spec, step)
+    system = asked.system if asked.system is not None or spec is None else spec.recipe.text.system
+    if asked.data:
+        problems = asking.read_problems(asked.data, asked.fields, system, asked.limit)
+        data = ", ".join(asked.data)
+    elif spec is None:
+        raise UserError("--data: name problems with answers: a file, a directory, or hf:ID")
+    else:
+        problems, data = asking.own_problems(spec, system, asked.limit)
+    about = asking.digest(problems)
+    against = None if asked.against is None else asked.against.expanduser().absolute()
+    if against is not None:
+        check_against(against, about)
+    asking.check_answers(problems)
+    tokenizer = prompting.tokenizer_for(model)
+    prompts = prompting.make_prompts(problems, tokenizer)
+    stops = prompting.stops_of(model, tokenizer)
+    length = prompting.tokens_of_a_completion(prompts, prompting.context_of(model), asked.max_tokens)
+    settings = Settings(
+        model=model,
+        problems=about,
+        prompts=prompting.digest(prompts),
+        k=asked.k,
+        samples=asked.per_problem,
+        sampling=asked.sampling(length),
+        seed=asked.seed,
+        engine=asked.engine,
+        dtype=_dtype(asked, hardware),
+        quantize=asked.quantize if spec is None else spec.recipe.language_model.quantize,
+        pad=stops[0] if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id),
+        stops=stops,
+    )
+    directory, per_part = _place(asked, spec, settings)
+    lock = rundir.claim(directory)
+    per_part = per_part or max(1, min(PART[hardware.device] // settings.samples, -(-len(problems) // PARTS)))
+    parts = Parts(directory, len(problems), per_part, settings.digest())
+    most = hardware.count if hardware.device == "cuda" else min(2, hardware.cpus)
+    request = Request(
+        settings=settings,
+        data=data,
+        count=len(problems),
+        per_part=per_part,
+        batch=asked.batch,
+        against=against,
+        hardware=hardware,
+        ranks=ranks or min(most, len(parts.problems)),
+    )
+    write_prompts(directory, prompts)
+    rundir.write_json(directory / NAME, request.model_dump(mode="json"))
+    (directory / "result.json").unlink(missing_ok=True)
+    return Launch(
+        run_dir=directory,
+        arguments=(str(directory), "--answer"),
+        logs=directory / "logs",
+        result=directory / "result.json",
+        ranks=request.ranks,
+        headline=_headline(request, directory, len(parts.done()), len(parts.problems)),
+        lock=lock,
+        again=asked.command() + ("" if step is None or "@" in asked.target else f" --checkpoint {step}"),
+    )
+
+
+def _dtype(asked: Asked, hardware: Hardware) -> Dtype:
+    """Raises UserError for one that the device cannot compute in."""
+    try:
+        return resolve_precision(asked.dtype or "auto", hardware)
+    except UserError as error:
+        raise UserError(str(error).replace("strategy.precision", "--dtype")) from None
+
+
+def _model(asked: Asked, spec: RunSpec | None, step: int | None) -> Model:
+    """What is asked for, found. Raises UserError."""
+    if spec is not None:
+        from zerofit.checkpoint.manifest import NAME as MANIFEST
+
+        checkpoint = chosen_checkpoint(spec.run_dir, step)
+        return Model(
+            name=os.path.relpath(checkpoint),
+            run=spec.run_dir,
+            weights=checkpoint,
+            fingerprint=sha256((checkpoint / MANIFEST).read_bytes()).hexdigest(),
+            template=asked.template,
+        )
+    from zerofit.evaluate.loading import find_model
+
+    directory = find_model(asked.target)
+    state = sha256()
+    for path in sorted(one for one in directory.iterdir() if one.suffix in (".json", ".safetensors", ".jinja")):
+        found = path.stat()
+        state.update(f"{path.name} {found.st_size} {found.st_mtime_ns}\n".encode())
+    return Model(name=asked.target, run=None, weights=directory, fingerprint=state.hexdigest(), template=asked.template)
+
+
+def _place(asked: Asked, spec: RunSpec | None, settings: Settings) -> tuple[Path, int | None]:
+    """The directory, and the size of the parts that are in it; null where it is new. Raises UserError."""
+    if asked.output is not None:
+        output = asked.output.expanduser().absolute()
+        return output, _unfinished(output, settings)
+    places = _candidates(asked, spec)
+    for path in places:
+        if not path.exists():
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:  # another evaluation begins
+                continue
+            return path, None
+        if (path / NAME).is_file() and not (path / DONE).exists():
+            try:
+                found = read_request(path)
+            except UserError:
+                continue
+            if not differences(found.settings, settings):
+                return path, found.per_part
+    raise AssertionError("candidates never end without a choice")
+
+
+def _candidates(asked: Asked, spec: RunSpec | None) -> Iterator[Path]:
+    for number in count(1):
+        if spec is not None:
+            yield spec.run_dir / "evaluations" / str(number)
+        else:
+            yield Path("evaluations", f"{Path(asked.target).name or 'model'}-{number}").absolute()
+
+
+def _unfinished(output: Path, settings: Settings) -> int | None:
+    """The size of its parts where `output` is an evaluation of the same that was cut off; null where it is new."""
+    if not (output / NAME).is_file():
+        if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+            raise UserError(f"--output {output} exists: name a new directory")
+        output.mkdir(parents=True, exist_ok=True)
+        return None
+    if (output / DONE).exists():
+        raise UserError(f"--output {output} holds a finished evaluation: name a new directory")
+    found = read_request(output)
+    changed = differences(found.settings, settings)
+    if changed:
+        raise UserError(
+            f"--output {output} holds an evaluation under other settings ({', '.join(changed)}), which was cut off: "
+            "name a new directory, or ask for the same to go on"
+        )
+    return found.per_part
+
+
+def _headline(request: Request, directory: Path, done: int, parts: int) -> str:
+    settings = request.settings
+    each = "" if settings.samples == 1 else f" x {settings.samples}"
+    on = f"{request.ranks} ranks on {request.hardware.name}, {settings.dtype}"
+    gone_on = f"; goes on: {done} of {parts} parts are done" if done else ""
+    return f"{os.path.relpath(directory)}: {settings.model.name}, {request.count} problems{each}, {on}{gone_on}"
