@@ -45,12 +45,12 @@ fmt: setup
 build: setup
 	$(BIN)/python -m build
 
-# Exact versions of everything, for Python 3.11 and later. The CUDA packages are left out: torch itself names
-# them exactly, and a CPU build of torch needs none (nvidia-ml-py is none of them).
+# Exact versions for Python 3.11 and later of everything but vllm, which brings a torch of its own. The CUDA packages
+# are left out: torch itself names them exactly, and a CPU build of torch needs none (nvidia-ml-py is none of them).
 constraints:
 	$(BIN)/python -m pip install --quiet uv
 	{ echo '# Written by `make constraints` from pyproject.toml.'; \
-	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate --no-header pyproject.toml \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra trace --no-annotate --no-header pyproject.toml \
 	  | grep -v -E '^(nvidia-[^m]|cuda-|triton)'; } > constraints.tmp
 	mv constraints.tmp constraints.txt
 

@@ -12,6 +12,7 @@ from language_examples import HOPPER, PROMPTS, TURING, grpo
 from plan_examples import CPU
 
 from zerofit.config.schema import Recipe
+from zerofit.plan import rollout_engine
 from zerofit.plan.build import make_plan
 from zerofit.plan.decoder import decoder_of
 from zerofit.plan.grpo_advice import advice, highest, largest_rollout
@@ -194,7 +195,7 @@ def test_the_rollout_that_is_advised_is_the_largest_that_fits() -> None:
             TURING,
             ["peak: ", "use model.lora, which has hardly any optimizer state, or strategy=zero3"],
         ),
-        ({"grpo": {"rollout": {"engine": "vllm"}}}, HOPPER, ["vLLM 41.9"]),
+        ({"model": WHOLE, "grpo": {"rollout": {"engine": "vllm"}}}, HOPPER, ["vLLM 41.9"]),
         (
             {"model": {"shape": None, "pretrained": "someone/model"}},
             HOPPER,
@@ -202,7 +203,10 @@ def test_the_rollout_that_is_advised_is_the_largest_that_fits() -> None:
         ),
     ],
 )
-def test_what_is_advised(changes: dict[str, Any], hardware: Hardware, said: list[str]) -> None:
+def test_what_is_advised(
+    changes: dict[str, Any], hardware: Hardware, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollout_engine, "vllm_is_installed", lambda: True)
     lines = advice(planned(grpo(**changes), hardware))
     assert len(lines) == len(said)
     for line, part in zip(lines, said, strict=True):

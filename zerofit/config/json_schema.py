@@ -27,6 +27,8 @@ def schema_json() -> dict[str, Any]:
     strategy["anyOf"] = [{"enum": short_strategies(), "type": "string"}, mapping]
     track, to = schema["properties"]["track"], schema["$defs"]["Track"]["properties"]["to"]
     track["anyOf"] = [to["items"], {"items": to["items"], "type": "array"}, {"$ref": track.pop("$ref")}]
+    problems, k = schema["$defs"]["Evaluate"]["properties"]["problems"], schema["$defs"]["Problems"]["properties"]["k"]
+    problems["anyOf"].append({"items": k["items"], "type": "array", "minItems": 1})
     reward = schema["$defs"]["Reward"]
     weighed = {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": {"type": "number"}}
     schema["$defs"]["Reward"] = {"anyOf": [{"type": "string", "description": "The reward's name."}, reward, weighed]}

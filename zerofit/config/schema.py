@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from zerofit.config.answering import Problems
 from zerofit.config.data import Data
 from zerofit.config.grpo import Grpo
 from zerofit.config.model import CausalLM, ImageModel, Model
@@ -199,6 +200,8 @@ class Evaluate(Section):
     """Evaluate the validation split before the first step, too."""
     at_end: bool = True
     """Evaluate the test split after the last step."""
+    problems: Problems | None = None
+    """Language tasks: what is answered after training, as `zerofit eval` does, for pass@k. Short form: `[1, 8]`."""
     micro_batch: Count | None = None
     """Samples per rank and forward; null takes train.micro_batch."""
     best_metric: Literal["top1", "top5", "loss", "token_accuracy", "reward"] | None = None
@@ -330,6 +333,12 @@ class Recipe(Section):
             raise ValueError("the task grpo needs the section grpo, which names the rewards")
         if self.task in LANGUAGE and self.train.label_smoothing:
             raise ValueError(f"train.label_smoothing: there is none in the task {self.task}; leave it out")
+        if self.evaluate.problems is not None and self.task not in LANGUAGE:
+            raise ValueError(f"evaluate.problems: the task {self.task} answers no problems; leave it out")
+        if self.evaluate.problems is not None and not self.checkpoint.at_end:
+            raise ValueError(
+                "evaluate.problems: they are answered by the last checkpoint; leave checkpoint.at_end true"
+            )
         metric, known = self.evaluate.best_metric, METRICS[self.task]
         if metric is not None and metric not in known:
             raise ValueError(f"evaluate.best_metric: {metric} is no figure of the task {self.task}; {', '.join(known)}")

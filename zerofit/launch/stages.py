@@ -55,6 +55,8 @@ def run(course: Course, *, nproc: int | None, debug: bool, restarts: Restarts) -
             except UserError as error:
                 kept = f"\nstage {number} of {count} has ended the job; {advice}" if is_job(course.directory) else ""
                 raise UserError(f"{error}{kept}") from None
+            if code == 0:
+                code = _answers(course, number, nproc, debug)
             if code != 0:
                 what = "was interrupted" if code == INTERRUPTED else "has ended the job"
                 print(f"stage {number} of {count} {what}; {advice}", file=sys.stderr)
@@ -64,6 +66,13 @@ def run(course: Course, *, nproc: int | None, debug: bool, restarts: Restarts) -
     page = pages.make(course.directory)
     print(table.job([path for path in course.job.runs(course.directory) if path.exists()], page))
     return 0
+
+
+def _answers(course: Course, number: int, nproc: int | None, debug: bool) -> int:
+    from zerofit.launch.answered import after_training
+
+    before = course.run(number - 1) if number > 1 else None
+    return after_training(course.run(number), before, nproc=nproc, debug=debug)
 
 
 def _make_page(launch: Launch) -> None:

@@ -95,6 +95,10 @@ def train(
     code = once()
     while code == 1 and restarts.another(launches[0].run_dir):
         code = once()
+    if code == 0 and launches and outer_world(os.environ) is None:
+        from zerofit.launch.answered import after_training
+
+        code = after_training(launches[0].run_dir, None, nproc=nproc, debug=debug)
     return code
 
 

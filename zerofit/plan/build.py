@@ -13,6 +13,7 @@ from zerofit.plan.batch import make_batches, peak_rate
 from zerofit.plan.deepspeed import make_deepspeed
 from zerofit.plan.grpo import make_sizes
 from zerofit.plan.precision import resolve_precision
+from zerofit.plan.rollout_engine import resolve_engine
 from zerofit.plan.shapes import resolve_shape
 from zerofit.plan.spec import Hardware, ImageFacts, RunSpec, TextFacts
 from zerofit.plan.strategy import Chosen, resolve_strategy
@@ -57,6 +58,7 @@ def make_plan(
         hardware=hardware,
         batches=batches,
         grpo=make_sizes(recipe, facts, batches),
+        rollout_engine=resolve_engine(recipe, hardware),
         lr=peak_rate(recipe.optimizer, batches.global_batch),
         precision=precision,
         shape=resolve_shape(recipe.model),

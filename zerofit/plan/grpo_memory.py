@@ -71,7 +71,7 @@ def scores_twice(spec: RunSpec) -> bool:
     `_generate_and_score_completions`), which the plan sees to.
     """
     grpo = spec.recipe.grpo
-    return grpo is not None and (grpo.beta > 0 or grpo.rollout.engine == "vllm")
+    return grpo is not None and (grpo.beta > 0 or spec.rollout_engine == "vllm")
 
 
 def rollout(engine: Engine, sizes: GrpoSizes) -> dict[str, int]:
@@ -81,13 +81,13 @@ def rollout(engine: Engine, sizes: GrpoSizes) -> dict[str, int]:
     """
     grpo, model = engine.spec.recipe.grpo, engine.sizes
     assert grpo is not None
-    if grpo.rollout.engine == "vllm":
+    if engine.spec.rollout_engine == "vllm":
         colocated = grpo.rollout.vllm == "colocate"
         return {"vLLM": round(grpo.rollout.vllm_memory * engine.spec.hardware.memory_gib * GIB) if colocated else 0}
     batch = rollout_batch(engine.spec)
     position = 2 * model.layers * model.key_width * engine.compute
     prompt = sizes.length - grpo.sampling.max_tokens
-    read = batch * prompt if grpo.rollout.engine == "hf" else min(batch * prompt, max(PREFILL, prompt))
+    read = batch * prompt if engine.spec.rollout_engine == "hf" else min(batch * prompt, max(PREFILL, prompt))
     drawing = (DRAWING + engine.compute) * batch * model.vocabulary
     return {
         "gathered weights": gathered(engine),

@@ -155,6 +155,8 @@ class RunSpec(Section):
     """Sizes and lengths."""
     grpo: GrpoSizes | None = None
     """Sizes of generations; null for tasks without any."""
+    rollout_engine: Literal["graph", "hf", "vllm"] | None = None
+    """What completions come from; null for tasks without any."""
     lr: float
     """Peak learning rate."""
     precision: Literal["bf16", "fp16", "fp32"]

@@ -54,8 +54,7 @@ class RolloutJob:
         self.evaluating = self._generator(at_once or max(spec.batches.evaluate_micro, self.sizes.completions // ranks))
 
     def _generator(self, batch: int | None) -> Generator:
-        engine = self.settings.rollout.engine
-        chosen = "hf" if engine == "hf" else "graph"
+        chosen = "hf" if self.spec.rollout_engine == "hf" else "graph"  # vllm is for training alone
         return make_generator(chosen, self.engine.device, self.spec.text.pad, self.spec.text.stops, batch)  # type: ignore[arg-type]
 
     def train_loader(self) -> Loader:

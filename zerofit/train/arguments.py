@@ -103,7 +103,12 @@ def grpo_arguments(spec: RunSpec, engine: Engine) -> GRPOConfig:
         disable_dropout=False,
         shuffle_dataset=False,
         log_completions=False,
-        use_vllm=False,
+        use_vllm=spec.rollout_engine == "vllm",
+        vllm_mode=grpo.rollout.vllm,
+        vllm_gpu_memory_utilization=grpo.rollout.vllm_memory,
+        vllm_server_base_url=grpo.rollout.server if grpo.rollout.vllm == "server" else None,
+        vllm_enable_sleep_mode=True,
+        vllm_max_model_length=sizes.length,
         router_aux_loss_coef=0.0,
         trust_remote_code=False,
     )

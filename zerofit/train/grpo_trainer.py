@@ -130,16 +130,31 @@ class GrpoTrainer(Quiet, RunTrainer, GRPOTrainer):
         assert [row["prompt"] for row in rows] == prompts
         PULSE.at(f"step {self.state.global_step + 1}: generating")
         started = time.perf_counter()
-        with self.engine.rollout(self.model_wrapped) as model:
-            made = self.roll_out(model, rows)
+        if self.use_vllm:
+            made = self._by_vllm(rows)
+        else:
+            with self.engine.rollout(self.model_wrapped) as model:
+                made = self.roll_out(model, rows)
+            self.engine.settle(self.model_wrapped)
         self._asked, self._made = rows, made
-        self.engine.settle(self.model_wrapped)
         self.generate_s += time.perf_counter() - started
         return {
             "prompt_ids": [row["tokens"] for row in rows],
             "completion_ids": [one.tokens for one in made],
             "logprobs": [one.logprobs for one in made],
         }
+
+    def _by_vllm(self, rows: Rows) -> list[Completion]:
+        """TRL has given it the newest weights. Collective; seeds are vLLM's own."""
+        asked = [row["tokens"] for row in rows]
+        _, tokens, logprobs, _ = self.vllm_generation.generate(
+            prompts=asked, images=None, num_generations=self.num_generations or 1
+        )
+        stops = self.spec.text.stops
+        return [
+            Completion(list(one), [token[0] for token in logs], one[-1] in stops)
+            for one, logs in zip(tokens, logprobs, strict=True)
+        ]
 
 
 class Reference(nn.Module):
