@@ -91,13 +91,40 @@ def samples(spec: RunSpec, split: str) -> tuple[Tensor, Tensor]:
     return (pixels - torch.tensor(data.mean).view(3, 1, 1)) / torch.tensor(data.std).view(3, 1, 1), labels
 
 
+def language_model(spec: RunSpec) -> nn.Module:
+    """The run's model; weights in 4 bits are bitsandbytes' own layers, made of the weights of the plain model."""
+    quantised = spec.recipe.language_model.quantize is not None
+    if quantised:
+        plain = spec.recipe.model.model_copy(update={"quantize": None})
+        spec = spec.model_copy(update={"recipe": spec.recipe.model_copy(update={"model": plain})})
+    model = build_model(spec, WholePlacement(CPU, torch.float32), torch.float32)
+    if quantised:
+        for block in model.blocks:
+            for name, module in list(block.named_modules()):
+                if type(module) is nn.Linear and ".lora_" not in name:
+                    owner, _, leaf = name.rpartition(".")
+                    setattr(block.get_submodule(owner), leaf, in_4_bits(module))
+    return model
+
+
+def in_4_bits(plain: nn.Linear) -> nn.Module:
+    """bitsandbytes' layer, of the same weights."""
+    import bitsandbytes as bnb
+
+    shape, bias = (plain.in_features, plain.out_features), plain.bias is not None
+    layer = bnb.nn.Linear4bit(*shape, bias=bias, compute_dtype=torch.float32, quant_type="nf4")
+    layer.load_state_dict(plain.state_dict())
+    layer.support_avx512bf16_for_cpu = False  # would compute in bf16 in evaluation
+    return layer.to("cpu").requires_grad_(False)
+
+
 def language_reference(spec: RunSpec) -> Curve:
     """Train a language model row by row, each alone: no padding, no packs, no accumulation and no ranks.
 
     The loss is the sum over all tokens that are learnt in the global batch, divided by their number.
     """
     sizes = spec.batches
-    model = build_model(spec, WholePlacement(CPU, torch.float32), torch.float32)
+    model = language_model(spec)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = optimizer_of(spec, groups(model, spec))
     samples = open_samples(spec.text, "train")
@@ -139,7 +166,7 @@ def rollout_reference(spec: RunSpec) -> Curve:
     sizes, grpo = spec.batches, spec.recipe.grpo
     assert grpo is not None
     copies, temperature = grpo.num_generations, grpo.sampling.temperature
-    model, former = (build_model(spec, WholePlacement(CPU, torch.float32), torch.float32) for _ in range(2))
+    model, former = language_model(spec), language_model(spec)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = optimizer_of(spec, groups(model, spec))
     prompts = open_prompts(spec.text, "train")

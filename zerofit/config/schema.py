@@ -356,6 +356,11 @@ class Recipe(Section):
         return self.data
 
     @property
+    def quantised(self) -> bool:
+        """Whether `model` holds weights in 4 bits."""
+        return isinstance(self.model, CausalLM) and self.model.quantize is not None
+
+    @property
     def text(self) -> Text:
         """`data` of a task on text."""
         assert isinstance(self.data, Text)

@@ -24,6 +24,7 @@ from zerofit.models.origin import origin_weights
 from zerofit.models.patch_lm import PatchLMClassifier, patch_lm_config
 from zerofit.models.placement import Placement, parameters_on_meta
 from zerofit.models.pretrained import locate, pretrained_weights
+from zerofit.models.quantised import linear_layers, pack, packed_layers, settle
 from zerofit.models.recompute import apply_checkpointing
 from zerofit.models.trainable import apply_rules
 from zerofit.models.trained import TrainedModel, set_buffer
@@ -62,13 +63,18 @@ def build_model(
         with parameters_on_meta():
             skeleton = kind(deepcopy(config), spec, compute_dtype)
         adapted = {} if model.lora is None else target_layers(skeleton, model.lora)
+        quantised = linear_layers(skeleton) if spec.quantised else []
         with placement.building():
             built = kind(deepcopy(config), spec, compute_dtype)
+            pack(built, quantised, compute_dtype)
             if model.lora is not None:
                 add_adapters(built, model.lora, adapted)
     apply_rules(built, rules_of(spec.recipe))
     if model.lora is not None:
         check_adapters_train(built)
+    if quantised:
+        settle(built, compute_dtype)
+    packed = dict(packed_layers(built))
     if spec.strategy.compile:
         compile_blocks(built)
     apply_checkpointing(built, spec.strategy.activation_checkpointing)
@@ -93,6 +99,8 @@ def build_model(
     for name, value in origin:
         if name in buffers:
             set_buffer(built, name, value.to(buffers[name]))
+        elif name in packed:
+            placement.write(built.get_parameter(name), packed[name].take(value.to(device)))
         else:
             placement.write(built.get_parameter(name), value)
     if part:

@@ -49,13 +49,21 @@ class WholePlacement:
 
     def shard(self, model: TrainedModel) -> None:
         """Give every parameter its whole storage."""
+        give_dtypes(model, self.dtype)
         with kept_tied(model):
-            model.to(self.dtype).to_empty(device=self.device)
+            model.to_empty(device=self.device)
 
     def write(self, parameter: Tensor, value: Tensor) -> None:
         """Copy."""
         with torch.no_grad():
             parameter.copy_(value)
+
+
+def give_dtypes(model: TrainedModel, dtype: torch.dtype) -> None:
+    """Parameters on the meta device get the dtype in which they will be held: `dtype`, or frozen ones the model's."""
+    for parameter in model.parameters():
+        held = dtype if parameter.requires_grad else model.frozen_dtype or dtype
+        parameter.data = parameter.data.to(held)
 
 
 @contextmanager

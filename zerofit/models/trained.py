@@ -27,6 +27,8 @@ class TrainedModel(nn.Module):
     """The transformer blocks' nn.ModuleList."""
     compute_dtype: torch.dtype
     """Dtype of the weights in the forward pass, which under mixed precision is not their stored one."""
+    frozen_dtype: torch.dtype | None = None
+    """Dtype in which frozen weights are held, where it is not the placement's."""
     frozen_hash: str | None = None
     """Of the frozen weights, in a run that trains a part."""
     config: Any

@@ -185,6 +185,11 @@ class RunSpec(Section):
         return self.data
 
     @property
+    def quantised(self) -> bool:
+        """Whether the linear layers of the blocks are held in 4 bits."""
+        return self.recipe.quantised
+
+    @property
     def text(self) -> TextFacts:
         """`data` of a task on text."""
         assert isinstance(self.data, TextFacts)

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from zerofit.models.placement import kept_tied, parameters_on_meta
+from zerofit.models.placement import give_dtypes, kept_tied, parameters_on_meta
 from zerofit.models.trained import TrainedModel
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class ShardedPlacement:
         from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
         engine = self.engine
+        give_dtypes(model, self.dtype)
         mesh = init_device_mesh(engine.device.type, (dist.get_world_size(),))
         low = engine.compute_dtype != torch.float32
         precision = MixedPrecisionPolicy(param_dtype=engine.compute_dtype if low else None, reduce_dtype=torch.float32)
@@ -105,3 +106,27 @@ class PartitionedPlacement:
         with torch.no_grad(), deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
             if dist.get_rank() == 0:
                 parameter.copy_(value)
+
+
+class PackedPlacement(PartitionedPlacement):
+    """ZeRO-3 with weights in 4 bits: modules are made without values, and their parameters partitioned afterwards.
+
+    While modules are made under zero.Init, a layer's 16-bit weight would be partitioned before there is a packed one.
+    """
+
+    @contextmanager
+    def _building(self) -> Iterator[None]:
+        with torch.device(self.engine.device), parameters_on_meta():
+            yield
+
+    def shard(self, model: TrainedModel) -> None:
+        import deepspeed
+
+        deepspeed.init_distributed(auto_mpi_discovery=False)
+        give_dtypes(model, self.dtype)
+        with kept_tied(model):
+            for unit in (*model.blocks, model):  # each is whole in memory for a moment
+                for module in unit.modules():
+                    if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
+                        module.to_empty(device=self.device, recurse=False)
+                deepspeed.zero.Init(module=unit, config_dict_or_path=self.engine.spec.deepspeed)

@@ -18,7 +18,7 @@ from zerofit.models.placement import Placement, WholePlacement
 from zerofit.train.deferred import Deferred, in_step
 from zerofit.train.engine import Engine, WrongEngine, expect, stored
 from zerofit.train.holdings import state_tensors, tensors_in
-from zerofit.train.placements import PartitionedPlacement
+from zerofit.train.placements import PackedPlacement, PartitionedPlacement
 from zerofit.train.restoring import restore_zero_1_2, restore_zero_3
 from zerofit.train.rollout_weights import gathered
 from zerofit.train.state import TrainingState
@@ -44,7 +44,7 @@ class Zero(Engine):
 
     def placement(self) -> Placement:
         if self.stage == 3:
-            return PartitionedPlacement(self)
+            return (PackedPlacement if self.spec.quantised else PartitionedPlacement)(self)
         return WholePlacement(self.device, self.compute_dtype)
 
     def weight_copies(self) -> int:
