@@ -29,6 +29,7 @@ from zerofit.models.trained import TrainedModel
 from zerofit.plan.spec import RunSpec
 from zerofit.tasks import TASKS
 from zerofit.train.callbacks import First, Guard, NoEnd, Order, Profiled, Pulse, Ready, Records, Untraced
+from zerofit.train.dtypes import check_dtypes
 from zerofit.train.engine import DTYPES, WEIGHTS, Engine
 from zerofit.train.holdings import StepWatch
 from zerofit.train.job import Job, Store
@@ -149,6 +150,7 @@ def prepare(spec: RunSpec, device: torch.device, store: Store, resume: Path | No
 
     def ready() -> None:
         engine.verify(trainer.model_wrapped, trainer.optimizer)
+        check_dtypes(engine, model, trainer.model_wrapped, trainer.optimizer)
         watch.attach(model, trainer.model_wrapped, trainer.optimizer)
         if model.frozen_hash is not None:
             engine.save_a_part(trainer.model_wrapped)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from zerofit.models.placement import Placement
+from zerofit.models.quantised import scale_tensors
 from zerofit.plan.spec import RunSpec
 from zerofit.train.deferred import Deferred
 from zerofit.train.holdings import state_tensors, tensors_in
@@ -107,6 +109,19 @@ class Engine(ABC):
         what = f"the optimizer is {type(optimizer).__name__}, not {kind.__name__}"
         expect(type(optimizer) is kind, self.strategy.name, what)
 
+    @property
+    def held_dtype(self) -> torch.dtype:
+        """Of the parameters that the model trains."""
+        return torch.float32
+
+    def autocast_dtype(self) -> torch.dtype:
+        """What the prepared forward pass of training computes in."""
+        return self.compute_dtype
+
+    def masters(self, wrapped: nn.Module, optimizer: Any) -> Iterator[Tensor]:
+        """What the optimizer's steps change, as prepared for training."""
+        yield from (parameter for group in inner(optimizer).param_groups for parameter in group["params"])
+
     def autocast(self) -> AbstractContextManager[Any]:
         """The context of forwards outside training."""
         return nullcontext()
@@ -137,7 +152,7 @@ class Engine(ABC):
     def holdings(self, model: nn.Module, wrapped: nn.Module, optimizer: Any) -> dict[str, Iterator[Tensor]]:
         """What this rank holds of each kind, before or after the optimizer's step: `holdings.KINDS`, in order."""
         return {
-            "weights": self.local_tensors(model),
+            "weights": chain(self.local_tensors(model), scale_tensors(model)),
             "gradients": tensors_in([parameter.grad for parameter in model.parameters()]),
             "optimizer": state_tensors(inner(optimizer)),
         }

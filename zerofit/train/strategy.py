@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
+AUTOCAST = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""By accelerate's `mixed_precision`."""
+
+
 class Replicated(Engine):
     """single and ddp: whole float32 weights on every rank, autocast for lower precisions."""
 
@@ -35,6 +39,11 @@ class Replicated(Engine):
     def autocast(self) -> AbstractContextManager[Any]:
         low = self.compute_dtype != torch.float32
         return torch.autocast(self.device.type, self.compute_dtype, enabled=low)
+
+    def autocast_dtype(self) -> torch.dtype:
+        from accelerate.state import AcceleratorState
+
+        return AUTOCAST[AcceleratorState().mixed_precision]
 
     def unwrapped(self, wrapped: nn.Module) -> nn.Module:
         return wrapped.module if isinstance(wrapped, DistributedDataParallel) else wrapped

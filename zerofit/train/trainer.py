@@ -170,8 +170,12 @@ class RunTrainer(Trainer):
         self.store.commit(step, value, (save_state, complete), size=size, last=last)
 
     def _refuse_ruined_weights(self) -> None:
-        """Raise UserError where any weight is not finite: the last good checkpoint stays the last. Collective."""
-        local = [torch.isfinite(part).all() for part in self.engine.local_tensors(self.classifier) if part.numel()]
+        """Raise UserError where a trained weight is not finite: the last good checkpoint stays the last. Collective.
+
+        Frozen ones are what they were; read as numbers, packed ones may be anything.
+        """
+        held = zip(self.classifier.parameters(), self.engine.local_tensors(self.classifier), strict=True)
+        local = [torch.isfinite(part).all() for weight, part in held if weight.requires_grad and part.numel()]
         ruined = torch.tensor(float(not all(bool(part) for part in local)), device=self.args.device)
         dist.all_reduce(ruined, op=dist.ReduceOp.MAX)
         if ruined.item():

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from zerofit.config.schema import ZERO_STAGE
 from zerofit.models.placement import Placement, WholePlacement
+from zerofit.models.quantised import scale_tensors
 from zerofit.train.deferred import Deferred, in_step
 from zerofit.train.engine import Engine, WrongEngine, expect, stored
 from zerofit.train.holdings import state_tensors, tensors_in
@@ -139,19 +140,30 @@ class Zero(Engine):
                 left: int = parameter.ds_numel - rank * shard.numel()  # type: ignore[attr-defined]
                 yield shard[: max(0, left)]  # what pads the last shards was never written
 
-    def holdings(self, model: nn.Module, wrapped: nn.Module, optimizer: Any) -> dict[str, Iterator[Tensor]]:
+    @property
+    def held_dtype(self) -> torch.dtype:
+        return self.compute_dtype
+
+    def masters(self, wrapped: nn.Module, optimizer: Any) -> Iterator[Tensor]:
         from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
 
         zero: Any = wrapped.optimizer
         if self.stage == 3:
-            masters, reduced = zero.fp32_partitioned_groups_flat, zero.averaged_gradients
+            yield from zero.fp32_partitioned_groups_flat
         elif isinstance(zero, BF16_Optimizer):
-            masters, reduced = zero.fp32_groups_flat_partition, zero.fp32_groups_gradients_flat
+            yield from zero.fp32_groups_flat_partition
         else:
-            masters, reduced = zero.single_partition_of_fp32_groups, zero.averaged_gradients
+            yield from zero.single_partition_of_fp32_groups
+
+    def holdings(self, model: nn.Module, wrapped: nn.Module, optimizer: Any) -> dict[str, Iterator[Tensor]]:
+        from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
+
+        zero: Any = wrapped.optimizer
+        masters = list(self.masters(wrapped, optimizer))
+        reduced = zero.fp32_groups_gradients_flat if isinstance(zero, BF16_Optimizer) else zero.averaged_gradients
         own = [tensor.grad for tensor in (*model.parameters(), *masters)]
         return {
-            "weights": self.local_tensors(model),
+            "weights": chain(self.local_tensors(model), scale_tensors(model)),
             "gradients": tensors_in([reduced, own]),
             "optimizer": chain(masters, state_tensors(zero.optimizer)),
         }
