@@ -24,7 +24,11 @@ for _engine in ("fsdp2", "zero3"):
     RUNS[f"{_engine}-checkpointing"] = small(PACKED, {"name": _engine, "activation_checkpointing": "full"}, 2)
 SHORT = ("fsdp2", "zero3")
 NAMES = [pytest.param(name, marks=[] if name in SHORT else pytest.mark.thorough) for name in RUNS]
-MOVED = {"fsdp2-after-ddp": ("ddp", "fsdp2"), "zero2-after-zero3": ("zero3", "zero2"), "zero3-after-fsdp2": ("fsdp2", "zero3")}
+MOVED = {
+    "fsdp2-after-ddp": ("ddp", "fsdp2"),
+    "zero2-after-zero3": ("zero3", "zero2"),
+    "zero3-after-fsdp2": ("fsdp2", "zero3"),
+}
 
 
 @pytest.fixture(scope="module")

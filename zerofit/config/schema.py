@@ -13,6 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from zerofit.config.answering import Problems
 from zerofit.config.data import Data
 from zerofit.config.grpo import Grpo
+from zerofit.config.hardware import Limits
 from zerofit.config.model import CausalLM, ImageModel, Model
 from zerofit.config.optimizer import Optimizer
 from zerofit.config.probe import Probe
@@ -275,6 +276,8 @@ class Recipe(Section):
     """The task grpo's settings."""
     strategy: Strategy = Strategy()
     """How the work is spread over ranks."""
+    hardware: Limits = Limits()
+    """What of each card may be used."""
     checkpoint: Checkpoint = Checkpoint()
     """When it is saved."""
     evaluate: Evaluate = Evaluate()
@@ -338,6 +341,11 @@ class Recipe(Section):
         if self.evaluate.problems is not None and not self.checkpoint.at_end:
             raise ValueError(
                 "evaluate.problems: they are answered by the last checkpoint; leave checkpoint.at_end true"
+            )
+        if self.quantised and self.strategy.name == "zeropp":
+            raise ValueError(
+                "model.quantize: zeropp rounds weights to int8 to send them, which packed ones do not survive: use "
+                "zero3, zero2 or ddp"
             )
         metric, known = self.evaluate.best_metric, METRICS[self.task]
         if metric is not None and metric not in known:

@@ -9,6 +9,8 @@ from typing import Literal
 
 from zerofit.config.errors import UserError
 from zerofit.launch.environment import World
+from zerofit.plan.cap import fraction
+from zerofit.plan.hardware import GIB
 
 # Of one collective. NCCL's own 10 minutes end a run while rank 0 writes and hashes a large checkpoint and its peers
 # wait. Nothing is found out later for it: launchers notice dead ranks themselves.
@@ -36,6 +38,18 @@ def join(world: World, device: Literal["cpu", "cuda"]) -> None:
     # gloo besides NCCL, as PyTorch's own default: objects and offloaded shards are exchanged on the CPU.
     # Bound to its device NCCL connects at once, which a rank without peers cannot.
     dist.init_process_group("cpu:gloo,cuda:nccl", timeout=TIMEOUT, device_id=own if world.size > 1 else None)
+
+
+def limit(cap: float | None, device: Literal["cpu", "cuda"]) -> None:
+    """Let PyTorch take `cap` GiB of this rank's GPU, and no more; what NCCL and CUDA itself take is not counted.
+
+    Raises UserError where the GPU is smaller.
+    """
+    import torch
+
+    if cap is not None and device == "cuda":
+        card = torch.cuda.get_device_properties(torch.cuda.current_device())
+        torch.cuda.set_per_process_memory_fraction(fraction(cap, card.total_memory / GIB, card.name))
 
 
 def leave() -> None:

@@ -16,7 +16,7 @@ from zerofit.plan.files import DEEPSPEED_FILE, RUN_FILE, write_spec
 from zerofit.plan.spec import Hardware, RunSpec
 from zerofit.plan.strategy import planned_again, resolve_strategy
 
-FREE = ("strategy.", "train.micro_batch:", "evaluate.micro_batch:", "checkpoint.async_save:")
+FREE = ("strategy.", "hardware.", "train.micro_batch:", "evaluate.micro_batch:", "checkpoint.async_save:")
 """What may change: how the work is spread and saved, not what is computed."""
 EARLIER = "earlier"
 

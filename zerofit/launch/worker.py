@@ -146,6 +146,9 @@ def work(arguments: argparse.Namespace, spec: RunSpec, evaluation: Evaluation | 
     """Run the task in a group that has been joined; rank 0 writes the result file. Raises Stopped."""
 
     def body() -> dict[str, Any]:
+        from zerofit.launch import group
+
+        group.limit(spec.recipe.hardware.memory_cap, spec.hardware.device)
         prepare_engine(spec)
         return _body(arguments, spec, evaluation)
 

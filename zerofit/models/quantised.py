@@ -158,9 +158,9 @@ def settle(model: TrainedModel, compute_dtype: torch.dtype) -> None:
                 f"model.trainable: a rule trains {name}, which model.quantize holds in 4 bits; freeze it, or leave "
                 "model.quantize out"
             )
-    for module in model.modules():
-        if isinstance(module, BaseTunerLayer):
-            module.cast_input_dtype_enabled = False
+    adapted: list[Any] = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    for module in adapted:
+        module.cast_input_dtype_enabled = False
 
 
 def scale_tensors(model: nn.Module) -> Iterator[Tensor]:

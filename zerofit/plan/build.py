@@ -10,6 +10,7 @@ from pathlib import Path
 from zerofit.config.errors import UserError
 from zerofit.config.schema import ZERO_STAGE, Recipe
 from zerofit.plan.batch import make_batches, peak_rate
+from zerofit.plan.cap import capped
 from zerofit.plan.deepspeed import make_deepspeed
 from zerofit.plan.grpo import make_sizes
 from zerofit.plan.precision import resolve_precision
@@ -46,6 +47,8 @@ def make_plan(
     assert ranks >= 1, "a run has at least one rank"
     chosen = chosen or resolve_strategy(recipe)
     _check_strategy(chosen.strategy.name, hardware, ranks)
+    _check_quantised(recipe)
+    hardware = capped(hardware, recipe.hardware.memory_cap)
     _check_trackers(recipe.track.to)
     precision = resolve_precision(chosen.strategy.precision, hardware)
     batches = make_batches(recipe, facts, ranks)
@@ -87,6 +90,15 @@ def _check_strategy(name: str, hardware: Hardware, ranks: int) -> None:
     version = importlib.metadata.version("deepspeed")
     if not OLDEST_DEEPSPEED <= tuple(int(part) for part in re.findall(r"\d+", version)[:3]) < NEXT_DEEPSPEED:
         raise UserError(f"strategy {name} is not made for DeepSpeed {version}, which is installed: {INSTALL_DEEPSPEED}")
+
+
+def _check_quantised(recipe: Recipe) -> None:
+    """Raise UserError where weights in 4 bits are asked for, and what packs them is not installed."""
+    if recipe.quantised and importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(
+            "model.quantize needs bitsandbytes, which is not installed: pip install 'zerofit[quantized]', or leave "
+            "model.quantize out"
+        )
 
 
 def _check_trackers(names: tuple[str, ...]) -> None:

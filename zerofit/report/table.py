@@ -21,9 +21,19 @@ def headline(spec: RunSpec) -> str:
         f", {what} on {where}" for what, where in strategy.offload if what in ("optimizer", "params") and where
     )
     return (
-        f"{os.path.relpath(spec.run_dir)}: {strategy.name}{offload}, {batches.ranks} ranks on {spec.hardware.name}, "
-        f"{spec.precision}, {batches.total_steps} steps of {batches.global_batch} {samples(spec)}"
+        f"{os.path.relpath(spec.run_dir)}: {strategy.name}{offload}, {batches.ranks} ranks on {spec.hardware.name}"
+        f"{_cap(spec)}, {spec.precision}, {batches.total_steps} steps of {batches.global_batch} {samples(spec)}"
     )
+
+
+def _cap(spec: RunSpec) -> str:
+    """What `hardware.memory_cap` makes of the cards."""
+    cap = spec.recipe.hardware.memory_cap
+    if cap is None:
+        return ""
+    if spec.hardware.device == "cpu":
+        return " (hardware.memory_cap is for GPUs: it does nothing here)"
+    return f" of which {cap:g} GiB are used"
 
 
 def samples(spec: RunSpec) -> str:
