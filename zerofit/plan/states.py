@@ -15,9 +15,10 @@ from zerofit.plan.spec import RunSpec
 
 BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
 FLOAT = 4
-NF4 = 0.5 + FLOAT / 64
-"""Bytes of an element in 4 bits, with a float32 scale for each 64 (bitsandbytes); scales that are themselves quantised
-(QLoRA, Dettmers et al. 2023, section 3) would make it 0.516."""
+PACKED, SCALES = 0.5, 1 / 64 + FLOAT / (64 * 256)
+"""Bytes of an element in 4 bits, and of its scales: 8 bits for each 64 elements, and a float32 for each 256 of those
+(QLoRA, Dettmers et al. 2023, section 3)."""
+NF4 = PACKED + SCALES
 SUB_GROUP = 100_000_000
 """Elements that ZeRO-3's optimizer works on at once (plan/deepspeed.py)."""
 
@@ -96,10 +97,17 @@ class Engine:
         """Whether adapters alone are trained."""
         return self.spec.recipe.model.lora is not None
 
+    @property
+    def scales(self) -> int:
+        """Bytes of what unpacks a 4-bit base: whole on every rank, whatever the strategy."""
+        return round(self.sizes.matrices * SCALES) if self.quantised else 0
+
     def weights(self, size: int) -> int:
-        """Bytes of all weights at `size` an element; a 4-bit base, and what is around it, are as they are."""
+        """Bytes of all weights at `size` an element; a 4-bit base, without its scales, and what is around it, are as
+        they are.
+        """
         sizes, adapters = self.sizes, self.trained if self.adapted else 0
-        matrices = sizes.matrices * (NF4 if self.quantised else size)
+        matrices = sizes.matrices * (PACKED if self.quantised else size)
         return round(matrices + sizes.rest * (self.compute if self.quantised else size) + adapters * size)
 
 
@@ -117,7 +125,7 @@ def states(engine: Engine) -> States:
     away = strategy.offload.optimizer is not None
     wanted = engine.spec.recipe.grpo is not None and engine.spec.recipe.grpo.beta > 0 and not engine.adapted
     return States(
-        weights=0 if strategy.offload.params else whole // shares,
+        weights=engine.scales + (0 if strategy.offload.params else whole // shares),
         gradients=0 if away else gradient * trained // (1 if engine.stage == 1 else spread),
         optimizer=0 if away else (FLOAT * moments + master) * trained // spread,
         reference=whole // shares if wanted else 0,

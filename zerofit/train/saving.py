@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from zerofit.models.quantised import packed_layers
 from zerofit.plan.spec import RunSpec
 
 STATE_BYTES = {"adamw": 8, "sgd": 4, "lars": 4}
@@ -13,22 +14,27 @@ MASTER_BYTES = 4
 OPTIMIZER_ALONE = ("zero1", "zero2")
 """Strategies that keep whole weights on every rank."""
 LITTLE = 0.05
-"""Of the memory that whole 16-bit weights take: what saves less than this does not decide whether a model fits."""
+"""Of the memory that whole weights take: what saves less than this does not decide whether a model fits."""
 
 
 def saving_note(
-    trained_elements: int, total_elements: int, strategy: str, ranks: int, optimizer: str = "adamw"
+    trained_elements: int,
+    total_elements: int,
+    strategy: str,
+    ranks: int,
+    optimizer: str = "adamw",
+    weights: int | None = None,
 ) -> str | None:
     """One line on what `strategy` saves where that is little; null where it is not, or where weights are sharded too.
 
     Elements are counted over the whole model, and bytes per rank: float32 weights and optimizer state of what is
-    trained, of which a rank keeps 1 / ranks.
+    trained, of which a rank keeps 1 / ranks. `weights` are the bytes of all weights; null: they have 16 bits.
     """
     if strategy not in OPTIMIZER_ALONE:
         return None
     held = trained_elements * (MASTER_BYTES + STATE_BYTES[optimizer])
     saved = held - held // ranks
-    if saved >= LITTLE * 2 * total_elements:
+    if saved >= LITTLE * (2 * total_elements if weights is None else weights):
         return None
     return (
         f"{strategy} saves {in_words(saved)} a rank here: {trained_elements:,} of {total_elements:,} parameters are "
@@ -39,9 +45,15 @@ def saving_note(
 
 def note_of(model: nn.Module, spec: RunSpec) -> str | None:
     """`saving_note` of a run, whose model is placed as its strategy says."""
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]  # under ZeRO-3: 0
-    trained, total = sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
-    return saving_note(trained, total, spec.strategy.name, spec.batches.ranks, optimizer=spec.recipe.optimizer.name)
+    named = dict(model.named_parameters())  # under ZeRO-3 they have no elements
+    trained = sum(parameter.numel() for parameter in named.values() if parameter.requires_grad)
+    total, weights = sum(parameter.numel() for parameter in named.values()), None
+    packed = dict(packed_layers(model))
+    if packed:
+        weights = sum(parameter.numel() * parameter.element_size() for parameter in named.values())
+        total += sum(one.in_features * one.out_features - named[name].numel() for name, one in packed.items())
+    name, optimizer = spec.strategy.name, spec.recipe.optimizer.name
+    return saving_note(trained, total, name, spec.batches.ranks, optimizer, weights)
 
 
 def in_words(size: int) -> str:
