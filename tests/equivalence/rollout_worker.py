@@ -2,8 +2,8 @@
 
     python rollout_worker.py WORKS.json    # under `starts.run_script`
 
-Each work is a strategy, with `:lora` behind it where the model has adapters, and `:bf16`. All have the same tiny
-language model. It trains, once as it is and once generating before every step.
+Each work is a strategy, `:lora` behind it where the model has adapters, `:nf4` where these are over weights in 4 bits, and
+`:bf16`. All have the same tiny language model. It trains, once as it is and once generating before every step.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from zerofit.config.grpo import Sampling
 from zerofit.generate.generator import make_generator
 from zerofit.generate.mode import evaluating
 from zerofit.launch.environment import World
+from zerofit.models.quantised import linear_layers, pack, packed_layers
 from zerofit.models.recompute import apply_checkpointing
+from zerofit.train.placements import PackedPlacement
 
 LIMIT = 300
 STEPS = 2
@@ -47,6 +49,8 @@ PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13], [14, 15]]
 
 class Tiny(Qwen3ForCausalLM):
     """What placements look at besides."""
+
+    blocks_name, frozen_dtype = "model.layers", None
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -69,9 +73,13 @@ def config() -> Qwen3Config:
     return Qwen3Config(**SHAPE, attn_implementation="sdpa", eos_token_id=None, bos_token_id=None)
 
 
-def adapted(model: Tiny, lora: bool) -> Tiny:
+def adapted(model: Tiny, kind: str) -> Tiny:
     """With adapters on all linear layers of the blocks, which then train alone."""
-    if lora:
+    if kind == "nf4":
+        with torch.device("meta"):
+            plain = Tiny(config())
+        pack(model, linear_layers(plain), torch.float32)
+    if kind:
         adapters = LoraConfig(r=2, target_modules=r".*_proj", init_lora_weights=False)
         inject_adapter_in_model(adapters, model.model.layers)
         for name, parameter in model.named_parameters():
@@ -79,9 +87,9 @@ def adapted(model: Tiny, lora: bool) -> Tiny:
     return model
 
 
-def right_weights(lora: bool) -> dict[str, Tensor]:
+def right_weights(kind: str) -> dict[str, Tensor]:
     torch.manual_seed(0)
-    weights = adapted(Tiny(config()), lora).state_dict()
+    weights = adapted(Tiny(config()), kind and "lora").state_dict()
     return {name: value * 6 if value.ndim > 1 else value for name, value in weights.items()}
 
 
@@ -94,16 +102,20 @@ def built(work: str) -> tuple[Any, Any, Any]:
     made = recipe(VIT, how, train={"micro_batch": 2, "global_batch": 4})
     engine: Any = engine_for(plan(made, dist.get_world_size(), Path("unused")), CPU)
     placement = engine.placement()
-    values = right_weights("lora" in kinds)
+    adapters = next((kind for kind in kinds if kind in ("lora", "nf4")), "")
+    if adapters == "nf4" and strategy.startswith("zero3"):
+        placement = PackedPlacement(engine)
+    values = right_weights(adapters)
     with no_init_weights(), placement.building():
-        model = adapted(Tiny(config()), "lora" in kinds)
+        model = adapted(Tiny(config()), adapters)
     apply_checkpointing(model, "full")
     placement.shard(model)
     for name, buffer in Tiny(config()).named_buffers():
         owner, _, leaf = name.rpartition(".")
         model.get_submodule(owner)._buffers[leaf] = buffer
+    packed = dict(packed_layers(model))
     for name, parameter in model.named_parameters():
-        placement.write(parameter, values[name])
+        placement.write(parameter, packed[name].take(values[name]) if name in packed else values[name])
     model.train()
     optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=1e-2)
     if strategy.startswith("zero"):

@@ -44,6 +44,7 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "lora": (LORA, {}),
     "whole-kl": (MODEL, {"beta": 0.3}),
     "lora-kl": (LORA, {"beta": 0.3}),
+    "nf4-kl": ({**LORA, "quantize": "nf4"}, {"beta": 0.3}),
 }
 RUNS: dict[str, tuple[str, Recipe]] = {
     f"{kind}-{strategy}": (kind, small(model, strategy, 2, **grpo))

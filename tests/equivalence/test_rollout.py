@@ -11,8 +11,9 @@ from starts import run_script
 
 SHORT = ("ddp", "fsdp2", "ddp:lora", "fsdp2:lora", "ddp:bf16")
 # zero3 last: it replaces F.linear for the rest of a process
-ALL = (*SHORT, "ddp:lora:bf16", "fsdp2:bf16", "fsdp2:lora:bf16", "zero1", "zero2", "zero2:lora", "zero2:bf16")
-ALL += ("zero3", "zero3:lora", "zero3:bf16", "zero3+offload_all:lora")
+ALL = (*SHORT, "ddp:lora:bf16", "fsdp2:bf16", "fsdp2:lora:bf16", "ddp:nf4", "fsdp2:nf4")
+ALL += ("zero1", "zero2", "zero2:lora", "zero2:bf16", "zero2:nf4")
+ALL += ("zero3", "zero3:lora", "zero3:bf16", "zero3+offload_all:lora", "zero3:nf4")
 
 
 @pytest.fixture(
@@ -28,7 +29,7 @@ def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 def like(work: str) -> str:
     """The work that needs no care with weights."""
-    return "ddp:lora" if work.endswith(":lora") else "ddp"
+    return ":".join(["ddp", *work.split(":")[1:]])
 
 
 def test_training_goes_on_as_if_nothing_had_been(outcomes: list[dict[str, Any]]) -> None:

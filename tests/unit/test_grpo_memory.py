@@ -195,7 +195,11 @@ def test_the_rollout_that_is_advised_is_the_largest_that_fits() -> None:
             TURING,
             ["peak: ", "use model.lora, which has hardly any optimizer state, or strategy=zero3"],
         ),
-        ({"model": WHOLE, "grpo": {"rollout": {"engine": "vllm"}}}, HOPPER, ["vLLM 41.9", "lower grpo.rollout.vllm_memory"]),
+        (
+            {"model": WHOLE, "grpo": {"rollout": {"engine": "vllm"}}},
+            HOPPER,
+            ["vLLM 41.9", "lower grpo.rollout.vllm_memory"],
+        ),
         (
             {"model": {"shape": None, "pretrained": "someone/model"}},
             HOPPER,
