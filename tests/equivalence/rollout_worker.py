@@ -2,8 +2,8 @@
 
     python rollout_worker.py WORKS.json    # under `starts.run_script`
 
-Each work is a strategy, `:lora` behind it where the model has adapters, `:nf4` where these are over weights in 4 bits, and
-`:bf16`. All have the same tiny language model. It trains, once as it is and once generating before every step.
+Each work is a strategy, `:lora` behind it where the model has adapters, `:nf4` where these are over weights in 4 bits,
+and `:bf16`. All have the same tiny language model. It trains, once as it is and once generating before every step.
 """
 
 from __future__ import annotations
