@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from text_examples import recipe
 from transformers import AutoTokenizer
 
 from zerofit.config.errors import UserError
-from zerofit.data.byte_tokenizer import byte_tokenizer
+from zerofit.data.arithmetic import problem
+from zerofit.data.byte_tokenizer import byte_tokenizer, problem_tokenizer
 from zerofit.data.templates import names, shipped
 from zerofit.data.tokenizer import load_tokenizer, vocabulary
 
-BYTES = byte_tokenizer()
+BYTES, PROBLEMS = byte_tokenizer(), problem_tokenizer()
 
 
 @given(st.text())
@@ -96,3 +98,19 @@ def test_a_hub_tokenizer_that_is_here_is_not_asked_for(monkeypatch: pytest.Monke
     monkeypatch.setattr("huggingface_hub.snapshot_download", hub)
     assert len(load_tokenizer(recipe(model={"tokenizer": "some/model"}, path="x"))) == 259
     assert asked == [True]
+
+
+@given(st.text())
+def test_merges_lose_no_text(text: str) -> None:
+    assert PROBLEMS.decode(PROBLEMS(text, add_special_tokens=False).input_ids) == text
+
+
+def test_merges_are_of_the_word_problems_and_keep_numbers_apart() -> None:
+    """A third of the tokens of bytes; a number is one token wherever it stands."""
+    for index in range(4000, 4050):
+        one = problem(0, index)
+        text = one.question + one.completion
+        tokens = [PROBLEMS.decode([token]) for token in PROBLEMS(text).input_ids]
+        assert 3 * len(tokens) < 1.1 * len(BYTES(text).input_ids)
+        assert [token for token in tokens if token.isdigit()] == re.findall(r"\d+", text)
+    assert vocabulary(PROBLEMS) == 643

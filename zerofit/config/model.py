@@ -123,7 +123,8 @@ class CausalLM(ModelSection):
     kind: Literal["causal_lm"]
     """`causal_lm`"""
     tokenizer: str | None = None
-    """`bytes` (a token for each byte, made on the spot), a directory or a hub id; null: the one of `pretrained`."""
+    """Made on the spot: `bytes` (a token for each byte) or `problems` (byte-level merges learnt from the embedded word
+    problems); or a directory, or a hub id; null: the one of `pretrained`."""
     chat_template: str | None = None
     """A Jinja file, or the name of a shipped template (`zerofit/recipes/templates/`); null: the tokenizer's own."""
     quantize: Literal["nf4"] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from zerofit.config.errors import UserError
 from zerofit.config.located import located
 from zerofit.config.model import CausalLM
 from zerofit.config.schema import Recipe
-from zerofit.data.byte_tokenizer import byte_tokenizer
+from zerofit.data.byte_tokenizer import byte_tokenizer, problem_tokenizer
 from zerofit.data.templates import template
 
-BYTES = "bytes"
+MADE: dict[str, Callable[[], PreTrainedTokenizerBase]] = {"bytes": byte_tokenizer, "problems": problem_tokenizer}
+"""Made on the spot, by the name that a recipe gives."""
 FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -40,7 +42,7 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
     """
     model = recipe.language_model
     name, field = _named(model)
-    tokenizer = byte_tokenizer() if name == BYTES else read_tokenizer(name, field)
+    tokenizer = MADE[name]() if name in MADE else read_tokenizer(name, field)
     if model.chat_template is not None:
         tokenizer.chat_template = template(model.chat_template)
     if not tokenizer.is_fast:
@@ -55,9 +57,9 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
 
 
 def tokenizer_directory(model: CausalLM) -> Path | None:
-    """Where the tokenizer's files lie; null for the one made on the spot."""
+    """Where the tokenizer's files lie; null for one made on the spot."""
     name, field = _named(model)
-    return None if name == BYTES else _directory(name, field)
+    return None if name in MADE else _directory(name, field)
 
 
 def vocabulary(tokenizer: PreTrainedTokenizerBase) -> int:
