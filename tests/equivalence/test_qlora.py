@@ -21,7 +21,9 @@ from zerofit.train.engine import WEIGHTS
 
 FP16 = ("ddp", "fsdp2", "zero1", "zero2", "zero3")
 PACKED = {**LORA, "quantize": "nf4"}
-RUNS: dict[str, Recipe] = {strategy: small(PACKED, strategy, 2) for strategy in (*STRATEGIES, "zero3+offload_all")}
+RUNS: dict[str, Recipe] = {
+    strategy: small(PACKED, strategy, 2) for strategy in (*STRATEGIES, "fsdp2+offload_all", "zero3+offload_all")
+}
 for _engine in ("fsdp2", "zero3"):
     RUNS[f"{_engine}-checkpointing"] = small(PACKED, {"name": _engine, "activation_checkpointing": "full"}, 2)
 LOW = {

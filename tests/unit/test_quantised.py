@@ -27,10 +27,11 @@ from zerofit.plan.spec import RunSpec
 from zerofit.plan.states import Engine, states
 from zerofit.report.table import headline
 from zerofit.train.dtypes import WrongDtype, check_dtypes, tensors_of
-from zerofit.train.saving import note_of
+from zerofit.train.saving import note_of, saving_note
 from zerofit.train.strategy import engine_for
 
 DEVICE = torch.device("cpu")
+KINDS = [("nf4", torch.float16), ("nf4", torch.float32), (None, torch.float32)]
 SHAPE = {
     "model_type": "qwen2",
     "hidden_size": 128,
@@ -188,8 +189,16 @@ def test_the_plan_says_what_is_held(strategy: str) -> None:
 def test_flops_and_the_saving_are_those_of_the_whole_layers() -> None:
     quantised, plain = (built(planned(quantize=kind), torch.float16) for kind in ("nf4", None))
     assert training_flops_per_sample(quantised) == training_flops_per_sample(plain)
-    notes = [note_of(model, planned("zero2")) for model in (quantised, plain)]
-    assert all(" of 504," in (note or " of 504,") for note in notes)
+    # What sharding saves is little beside 15 GiB of weights in 16 bits, and not beside 5.
+    assert saving_note(60_000_000, 7_600_000_000, "zero2", 2) is not None
+    assert saving_note(60_000_000, 7_600_000_000, "zero2", 2, weights=5_700_000_000) is None
+    assert "weights in 4 bits are 192.0 KiB, and zero3 gathers them" in (note_of(quantised, planned("zero3")) or "")
+
+
+def test_a_checkpoint_belongs_to_the_weights_before_they_are_packed() -> None:
+    hashes = {built(planned(quantize=kind), dtype).frozen_hash for kind, dtype in KINDS}
+    assert len(hashes) == 1
+    assert hashes != {None}
 
 
 def test_what_cannot_be_quantised() -> None:
@@ -202,6 +211,11 @@ def test_what_cannot_be_quantised() -> None:
         built(planned(trainable=[r"\.lora_", r"layers\.1\..*base_layer"]), torch.float32)
     with pytest.raises(ValueError, match="zeropp rounds weights to int8"):
         sft(strategy="zeropp")
+    away = {"optimizer": "nvme", "params": "nvme", "nvme_path": "/nowhere"}
+    with pytest.raises(
+        ValueError, match=r"one by one, which DeepSpeed does not do on nvme: use strategy=zero3\+offload"
+    ):
+        sft(strategy={"name": "zero3", "offload": away})
 
 
 def test_bitsandbytes_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,10 @@ from zerofit.train.state import TrainingState
 from zerofit.train.strategy import Replicated
 
 RANDOM = "rng_state*.pth"
+UNQUANTISED = (
+    "adapters were trained over weights in 4 bits (model.quantize); they are merged into the weights that those were "
+    "made of, which differ by the rounding"
+)
 
 
 def own_content(described: Described, checkpoint: Path, *, merge: bool, optimizer: bool) -> Content:
@@ -55,6 +59,7 @@ def own_content(described: Described, checkpoint: Path, *, merge: bool, optimize
         config=lambda path: described.plain.config.to_json_file(path),
         merged=_merged(spec) if merge else None,
         made={"run": str(spec.run_dir), "origin": origin_of(spec)},
+        notes=(UNQUANTISED,) if spec.quantised and merge else (),
     )
     return replace(content, optimizer=_optimizer(described, groups, state)) if optimizer else content
 

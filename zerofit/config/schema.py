@@ -347,6 +347,11 @@ class Recipe(Section):
                 "model.quantize: zeropp rounds weights to int8 to send them, which packed ones do not survive: use "
                 "zero3, zero2 or ddp"
             )
+        if self.quantised and self.strategy.offload.params == "nvme":
+            raise ValueError(
+                "model.quantize: weights in 4 bits are packed one by one, which DeepSpeed does not do on nvme: use "
+                "strategy=zero3+offload_all, which keeps them in the host's memory"
+            )
         metric, known = self.evaluate.best_metric, METRICS[self.task]
         if metric is not None and metric not in known:
             raise ValueError(f"evaluate.best_metric: {metric} is no figure of the task {self.task}; {', '.join(known)}")

@@ -20,6 +20,7 @@ from zerofit.launch import pages, rundir
 from zerofit.launch.environment import outer_world
 from zerofit.launch.failure import INTERRUPTED
 from zerofit.launch.reference import is_run
+from zerofit.plan.cap import capped
 from zerofit.plan.hardware import detect
 from zerofit.plan.precision import resolve_precision
 from zerofit.plan.strategy import resolve_strategy, without_file
@@ -92,7 +93,8 @@ def compare_strategies(
         raise UserError("compare is several runs, and an outer launcher's processes live for one: run it without one")
     if steps < LEAST:
         raise UserError(f"--steps {steps}: takes at least {LEAST}: to warm up, to be timed, to be traced")
-    base, hardware = _one(source, overrides, stage), detect()
+    base = _one(source, overrides, stage)
+    hardware = capped(detect(), base.hardware.memory_cap)
     if base.probe is not None and base.probe.features == "cached":
         raise UserError("compare: a probe on cached features has no strategy to speak of; use probe.features=online")
     if base.run_dir is not None:

@@ -13,6 +13,8 @@ MASTER_BYTES = 4
 """Its float32 weight, sharded with the state."""
 OPTIMIZER_ALONE = ("zero1", "zero2")
 """Strategies that keep whole weights on every rank."""
+SHARDING = ("zero3", "fsdp2")
+"""Strategies that gather weights for use."""
 LITTLE = 0.05
 """Of the memory that whole weights take: what saves less than this does not decide whether a model fits."""
 
@@ -44,11 +46,17 @@ def saving_note(
 
 
 def note_of(model: nn.Module, spec: RunSpec) -> str | None:
-    """`saving_note` of a run, whose model is placed as its strategy says."""
+    """`saving_note` of a run, whose model is placed as its strategy says; or that a small base is sharded in vain."""
     named = dict(model.named_parameters())  # under ZeRO-3 they have no elements
     trained = sum(parameter.numel() for parameter in named.values() if parameter.requires_grad)
     total, weights = sum(parameter.numel() for parameter in named.values()), None
     packed = dict(packed_layers(model))
+    if packed and spec.recipe.strategy.name in SHARDING:
+        size = in_words(sum(layer.bytes for layer in packed.values()))
+        return (
+            f"weights in 4 bits are {size}, and {spec.recipe.strategy.name} gathers them in every forward and backward "
+            "pass: where they fit whole, ddp and zero2 are faster"
+        )
     if packed:
         weights = sum(parameter.numel() * parameter.element_size() for parameter in named.values())
         total += sum(one.in_features * one.out_features - named[name].numel() for name, one in packed.items())
