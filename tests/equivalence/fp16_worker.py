@@ -18,8 +18,7 @@ import torch
 import torch.distributed as dist
 from cases import CPU, plan
 from ranks import be_rank
-from test_qlora import PACKED
-from test_sft import small
+from test_sft import PACKED, small
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves

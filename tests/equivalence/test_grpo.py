@@ -12,7 +12,7 @@ from cases import furthest, plan, recipe
 from reference import Curve, rollout_reference
 from safetensors.torch import load_file
 from starts import Work, column, run_together
-from test_sft import GRAD_NORM, LORA, LOSS, MODEL, WEIGHT
+from test_sft import GRAD_NORM, LORA, LOSS, MODEL, PACKED, WEIGHT
 
 from zerofit.config.schema import Recipe
 from zerofit.plan.files import write_spec
@@ -44,7 +44,7 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "lora": (LORA, {}),
     "whole-kl": (MODEL, {"beta": 0.3}),
     "lora-kl": (LORA, {"beta": 0.3}),
-    "nf4-kl": ({**LORA, "quantize": "nf4"}, {"beta": 0.3}),
+    "nf4-kl": (PACKED, {"beta": 0.3}),
 }
 RUNS: dict[str, tuple[str, Recipe]] = {
     f"{kind}-{strategy}": (kind, small(model, strategy, 2, **grpo))

@@ -12,15 +12,16 @@ from cases import furthest, plan
 from reference import Curve, language_reference
 from safetensors.torch import load_file
 from starts import Work, column, outcome_of, run_script, run_together
-from test_sft import GRAD_NORM, LORA, LOSS, STEPS, STRATEGIES, WEIGHT, WORLD, small
+from test_sft import GRAD_NORM, LOSS, PACKED, STEPS, STRATEGIES, WEIGHT, WORLD, small
 
 from zerofit.config.schema import Recipe
 from zerofit.plan.files import write_spec
 from zerofit.plan.spec import RunSpec
 from zerofit.train.engine import WEIGHTS
 
+pytestmark = pytest.mark.thorough  # test_sft.py has a selection
+
 FP16 = ("ddp", "fsdp2", "zero1", "zero2", "zero3")
-PACKED = {**LORA, "quantize": "nf4"}
 RUNS: dict[str, Recipe] = {
     strategy: small(PACKED, strategy, 2) for strategy in (*STRATEGIES, "fsdp2+offload_all", "zero3+offload_all")
 }
@@ -30,16 +31,11 @@ LOW = {
     f"{name}-bf16": small(PACKED, {"name": name, "precision": "bf16"}, 2) for name in ("ddp", "fsdp2", "zero2", "zero3")
 }
 RUNS |= LOW
-SHORT = ("fsdp2", "zero3")
-NAMES = [pytest.param(name, marks=[] if name in SHORT else pytest.mark.thorough) for name in RUNS]
 MOVED = {
     "zero3-after-fsdp2": ("fsdp2", "zero3"),
     "fsdp2-after-ddp": ("ddp", "fsdp2"),
     "zero2-after-zero3": ("zero3", "zero2"),
 }
-MOVES = [
-    pytest.param(name, marks=[] if set(way) <= set(SHORT) else pytest.mark.thorough) for name, way in MOVED.items()
-]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +71,7 @@ def oracle(**model: Any) -> Curve:
     return language_reference(plan(small({**PACKED, **model}, "ddp", 4), 1, Path("unused")))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RUNS)
 def test_the_same_training(trained: dict[str, RunSpec], name: str) -> None:
     spec, right = trained[name], oracle()
     held = load_file(spec.run_dir / "checkpoints" / f"step-{STEPS:06d}" / WEIGHTS)
@@ -91,7 +87,7 @@ def test_the_same_training(trained: dict[str, RunSpec], name: str) -> None:
         assert (held[key] - value).abs().max() < WEIGHT, key
 
 
-@pytest.mark.parametrize("moved", MOVES)
+@pytest.mark.parametrize("moved", MOVED)
 def test_it_goes_on_under_another_strategy(trained: dict[str, RunSpec], moved: str) -> None:
     assert column(trained[moved], "loss") == pytest.approx(oracle().loss[5:], rel=LOSS)
     assert column(trained[moved], "grad_norm") == pytest.approx(oracle().grad_norm[5:], rel=GRAD_NORM)
@@ -101,7 +97,6 @@ def test_the_reference_discriminates() -> None:
     assert furthest(oracle(quantize=None).grad_norm, oracle().grad_norm) > 100 * GRAD_NORM
 
 
-@pytest.mark.thorough
 def test_in_fp16_no_engine_makes_anything_in_bf16(tmp_path: Path) -> None:
     path = tmp_path / "works.json"
     path.write_text(json.dumps(FP16))

@@ -26,8 +26,10 @@ SHAPE = {**QWEN3, "vocab_size": 272, "max_position_embeddings": 640}
 MODEL = {"kind": "causal_lm", "tokenizer": "bytes", "shape": {**SHAPE, "tie_word_embeddings": True}}
 UNTIED = {**MODEL, "shape": {**SHAPE, "tie_word_embeddings": False}}
 LORA = {**MODEL, "lora": {"rank": 3, "alpha": 12}}
+PACKED = {**LORA, "quantize": "nf4"}  # more of it in test_qlora.py
 TEXT = {"source": "arithmetic", "problems": 96, "test_problems": 11, "max_length": 420}
 STRATEGIES = ("ddp", "fsdp2", "zero1", "zero2", "zero2+offload_optimizer", "zero3")
+FEWER = {"whole": STRATEGIES, "lora": STRATEGIES, "nf4": ("fsdp2", "zero3")}
 LOSS, GRAD_NORM, WEIGHT = 1e-6, 3e-6, 3e-6  # relative, relative, absolute; as in test_equivalence.py
 
 
@@ -50,18 +52,19 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "packed": (MODEL, {"packing": True, "max_length": 600}),
     "lora": (LORA, {}),
     "lora-packed": (LORA, {"packing": True, "max_length": 600}),
+    "nf4": (PACKED, {}),
 }
 RUNS: dict[str, tuple[str, Recipe]] = {
     f"{kind}-{strategy}": (kind, small(model, strategy, 2, **data))
     for kind, (model, data) in KINDS.items()
     for strategy in STRATEGIES
-    if kind in ("whole", "lora") or strategy in ("ddp", "fsdp2", "zero2", "zero3")
+    if strategy in FEWER.get(kind, ("ddp", "fsdp2", "zero2", "zero3"))
 }
 for _engine in ("fsdp2", "zero3"):
     checkpointing = {"name": _engine, "activation_checkpointing": "full"}
     RUNS[f"whole-{_engine}-checkpointing"] = ("whole", small(MODEL, checkpointing, 2))
 RUNS["whole-ddp-at-once"] = ("whole", small(MODEL, "ddp", 4))
-SHORT = ("whole-ddp", "lora-zero3", "packed-fsdp2", "packed-zero2")
+SHORT = ("whole-ddp", "lora-zero3", "packed-fsdp2", "packed-zero2", "nf4-fsdp2", "nf4-zero3")
 NAMES = [pytest.param(name, marks=[] if name in SHORT else pytest.mark.thorough) for name in RUNS]
 RESUMED = ("whole-ddp", "lora-zero3", "packed-fsdp2")
 
