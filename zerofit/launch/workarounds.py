@@ -45,8 +45,6 @@ def quiet() -> None:
     for module in ("torch.distributed", "accelerate", "deepspeed", "transformers"):
         for category in (FutureWarning, DeprecationWarning):
             warnings.filterwarnings("ignore", category=category, module=rf"{module}\b")
-    # It looks for kernels of the hub, which nobody asked for.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     # Trainer accumulates itself and tells accelerate 1, whatever DeepSpeed's configuration says.
     accelerate = logging.getLogger("accelerate.accelerator")
     accelerate.addFilter(lambda record: "Gradient accumulation steps mismatch" not in record.getMessage())
