@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cases import CPU
+import pytest
+from cases import CPU, plan
 
+from zerofit.config.schema import Recipe
 from zerofit.launch.environment import prepare
 from zerofit.launch.local import run_ranks
 from zerofit.plan.files import write_spec
@@ -65,6 +67,35 @@ def run_script(name: str, argument: Path, world: int) -> None:
     if outcome.failure is not None:
         raise AssertionError(f"rank {outcome.failure.rank} failed:\n{outcome.failure.traceback}")
     assert outcome.code == 0, outcome
+
+
+def asked_for(request: pytest.FixtureRequest) -> set[str]:
+    """The `name`s of the tests of the asking module that are to run."""
+    here = [item for item in request.session.items if item.path == request.path and "name" in item.fixturenames]
+    return {item.callspec.params["name"] for item in here}  # type: ignore[attr-defined]  # they are parametrised
+
+
+def train_some(
+    recipes: Mapping[str, Recipe], resumed: Collection[str], step: int, directory: Path, *, recorded: bool = False
+) -> dict[str, RunSpec]:
+    """Train these recipes on two ranks, with their checkpoints, in one start: name -> run.
+
+    Of `resumed` there is a second run, called `NAME-resumed`, from the first one's checkpoint of `step` on.
+    """
+    specs = {name: plan(made, 2, directory / name) for name, made in recipes.items()}
+    works: list[tuple[RunSpec, Path | None]] = [(spec, None) for spec in specs.values()]
+    for name in [name for name in resumed if name in recipes]:
+        again = specs[f"{name}-resumed"] = plan(recipes[name], 2, directory / f"{name}-resumed")
+        works.append((again, specs[name].run_dir / "checkpoints" / f"step-{step:06d}"))
+    for spec in specs.values():
+        write_spec(spec)
+    works.sort(key=lambda work: work[0].recipe.strategy.name == "zero3")
+    run_together(
+        [Work(str(spec.run_dir), whole=True, recorded=recorded, resume=from_ and str(from_)) for spec, from_ in works],
+        2,
+        directory / "start",
+    )
+    return specs
 
 
 def train_together(specs: Sequence[RunSpec], world: int, directory: Path, swapped: Sequence[RunSpec] = ()) -> None:

@@ -11,11 +11,10 @@ import pytest
 from cases import furthest, plan, recipe
 from reference import Curve, rollout_reference
 from safetensors.torch import load_file
-from starts import Work, column, run_together
+from starts import asked_for, column, train_some
 from test_sft import GRAD_NORM, LORA, LOSS, MODEL, PACKED, WEIGHT
 
 from zerofit.config.schema import Recipe
-from zerofit.plan.files import write_spec
 from zerofit.plan.spec import RunSpec
 from zerofit.train.engine import WEIGHTS
 
@@ -60,26 +59,9 @@ RESUMED = ("whole-kl-fsdp2", "lora-kl-zero3")
 
 @pytest.fixture(scope="module")
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunSpec]:
-    """Those that are asked for, with their checkpoints, in one start; some once more, from the middle on."""
-    directory = tmp_path_factory.mktemp("grpo")
-    here = [item for item in request.session.items if item.path == request.path and "name" in item.fixturenames]
-    wanted = {item.callspec.params["name"] for item in here}
-    specs = {name: plan(RUNS[name][1], WORLD, directory / name) for name in RUNS if name in wanted}
-    works: list[tuple[RunSpec, Path | None]] = [(spec, None) for spec in specs.values()]
-    for name in RESUMED:
-        if name in wanted:
-            again = plan(RUNS[name][1], WORLD, directory / f"{name}-resumed")
-            works.append((again, specs[name].run_dir / "checkpoints" / "step-000003"))
-            specs[f"{name}-resumed"] = again
-    for spec in specs.values():
-        write_spec(spec)
-    works.sort(key=lambda work: work[0].recipe.strategy.name == "zero3")
-    run_together(
-        [Work(str(spec.run_dir), whole=True, recorded=True, resume=from_ and str(from_)) for spec, from_ in works],
-        WORLD,
-        directory / "start",
-    )
-    return specs
+    """Those that are asked for."""
+    recipes = {name: made for name, (_, made) in RUNS.items() if name in asked_for(request)}
+    return train_some(recipes, RESUMED, 3, tmp_path_factory.mktemp("grpo"), recorded=True)
 
 
 @cache

@@ -14,10 +14,9 @@ import pytest
 from cases import QWEN3, furthest, plan, recipe
 from reference import Curve, language_reference
 from safetensors.torch import load_file
-from starts import Work, column, outcome_of, run_together
+from starts import asked_for, column, outcome_of, train_some
 
 from zerofit.config.schema import Recipe
-from zerofit.plan.files import write_spec
 from zerofit.plan.spec import RunSpec
 from zerofit.train.engine import WEIGHTS
 
@@ -71,26 +70,9 @@ RESUMED = ("whole-ddp", "lora-zero3", "packed-fsdp2")
 
 @pytest.fixture(scope="module")
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunSpec]:
-    """Those that are asked for, with their checkpoints, in one start; some once more, from the middle on."""
-    directory = tmp_path_factory.mktemp("sft")
-    here = [item for item in request.session.items if item.path == request.path and "name" in item.fixturenames]
-    wanted = {item.callspec.params["name"] for item in here}
-    specs = {name: plan(RUNS[name][1], WORLD, directory / name) for name in RUNS if name in wanted}
-    works = [(spec, None) for spec in specs.values()]
-    for name in RESUMED:
-        if name in wanted:
-            again = plan(RUNS[name][1], WORLD, directory / f"{name}-resumed")
-            works.append((again, specs[name].run_dir / "checkpoints" / "step-000005"))
-            specs[f"{name}-resumed"] = again
-    for spec in specs.values():
-        write_spec(spec)
-    works.sort(key=lambda work: work[0].recipe.strategy.name == "zero3")
-    run_together(
-        [Work(str(spec.run_dir), whole=True, resume=from_ and str(from_)) for spec, from_ in works],
-        WORLD,
-        directory / "start",
-    )
-    return specs
+    """Those that are asked for."""
+    recipes = {name: made for name, (_, made) in RUNS.items() if name in asked_for(request)}
+    return train_some(recipes, RESUMED, 5, tmp_path_factory.mktemp("sft"))
 
 
 @cache

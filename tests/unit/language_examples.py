@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from zerofit.config.schema import Recipe
-from zerofit.plan.spec import Hardware, TextFacts
+from plan_examples import TEXT_FACTS
 
-PROMPTS = TextFacts(
-    train=7473,
-    validation=100,
-    test=1319,
-    validation_from="train",
-    rows=7473,
-    tokens=560_000,
-    targets=0,
-    longest=512,
-    left_out=3,
-    vocabulary=151_665,
-    pad=151_643,
-    stops=(151_643,),
-    samples=Path("/nowhere"),
+from zerofit.config.schema import Recipe
+from zerofit.plan.spec import Hardware
+
+PROMPTS = TEXT_FACTS.model_copy(
+    update={
+        "train": 7473,
+        "rows": 7473,
+        "test": 1319,
+        "validation_from": "train",
+        "targets": 0,
+        "longest": 512,
+        "vocabulary": 151_665,
+        "pad": 151_643,
+        "stops": (151_643,),
+    }
 )
 TURING = Hardware(device="cuda", count=2, name="RTX 2080 Ti", memory_gib=11.0, capability=(7, 5), cpus=16)
 HOPPER = Hardware(device="cuda", count=8, name="H200", memory_gib=139.8, capability=(9, 0), cpus=128)

@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import torch
 from transformers.cache_utils import StaticCache, StaticLayer, StaticSlidingWindowLayer
 
 from zerofit.config.errors import UserError
 from zerofit.config.grpo import Sampling
+from zerofit.generate.base import Batched
 from zerofit.generate.batches import batches_of, pad_left
 from zerofit.generate.cache import Place, fixed_cache
 from zerofit.generate.collect import collect
 from zerofit.generate.completion import Completion
-from zerofit.generate.mode import check_room, evaluating
+from zerofit.generate.mode import evaluating
 from zerofit.generate.sampling import uniforms
 from zerofit.generate.step import Decoding, runner_on
 
@@ -35,24 +35,17 @@ CHECK = 16
 """Steps after which it is asked whether all rows are finished: the answer waits for the device."""
 
 
-class GraphGenerator:
+class GraphGenerator(Batched):
     """`generator.Generator` by a decoding loop of our own."""
 
-    def __init__(self, device: torch.device, pad: int, stops: Sequence[int], batch: int | None) -> None:
-        self.device, self.pad, self.stops, self.batch = device, pad, frozenset(stops), batch
-
-    def __call__(
+    def complete(
         self,
         model: PreTrainedModel,
         prompts: Sequence[Sequence[int]],
         seeds: Sequence[int],
         sampling: Sampling,
-        progress: Callable[[int], None] | None = None,
+        progress: Callable[[int], None] | None,
     ) -> list[Completion]:
-        assert len(prompts) == len(seeds)
-        if not prompts:
-            return []
-        check_room(model, prompts, sampling.max_tokens)
         layers = check_decodable(model)
         batches = batches_of([len(prompt) for prompt in prompts], self.batch)
         rows = max(map(len, batches))

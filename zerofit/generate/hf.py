@@ -15,10 +15,11 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from zerofit.config.grpo import Sampling
+from zerofit.generate.base import Batched
 from zerofit.generate.batches import batches_of, pad_left
 from zerofit.generate.collect import collect
 from zerofit.generate.completion import Completion
-from zerofit.generate.mode import check_room, evaluating
+from zerofit.generate.mode import evaluating
 from zerofit.generate.sampling import draw, uniforms
 
 if TYPE_CHECKING:
@@ -41,24 +42,17 @@ class Drawing(LogitsProcessor):
         return torch.zeros_like(scores).scatter_(1, self.tokens[:, step, None], 1.0)
 
 
-class HfGenerator:
+class HfGenerator(Batched):
     """`generator.Generator` by transformers' `generate`, with a cache that grows."""
 
-    def __init__(self, device: torch.device, pad: int, stops: Sequence[int], batch: int | None) -> None:
-        self.device, self.pad, self.stops, self.batch = device, pad, frozenset(stops), batch
-
-    def __call__(
+    def complete(
         self,
         model: PreTrainedModel,
         prompts: Sequence[Sequence[int]],
         seeds: Sequence[int],
         sampling: Sampling,
-        progress: Callable[[int], None] | None = None,
+        progress: Callable[[int], None] | None,
     ) -> list[Completion]:
-        assert len(prompts) == len(seeds)
-        if not prompts:
-            return []
-        check_room(model, prompts, sampling.max_tokens)
         found: dict[int, Completion] = {}
         numbers = uniforms(seeds, sampling.max_tokens)
         config = GenerationConfig(
