@@ -39,6 +39,7 @@ CHANGED = {
     "data.limit",
     "grpo.sampling.max_tokens",
     "grpo.rollout.batch",
+    "evaluate.problems.max_tokens",
     "train.max_steps",
     "train.micro_batch",
     "train.global_batch",
@@ -78,6 +79,8 @@ def shrunk_job(job: Job, directory: Path) -> list[str]:
         above = f"stages.{number}." if job.staged else ""
         if number and stage.data.path is not None and stage.data.path != job.stages[0].data.path:
             overrides.append(f"{above}data.path={DATA[Path(stage.data.path).name](directory / stage.data.path)}")
+        if stage.evaluate.problems is not None:
+            overrides.append(f"{above}evaluate.problems.max_tokens=8")
         if stage.grpo is not None:
             overrides += [f"{above}grpo.sampling.max_tokens=8", f"{above}grpo.rollout.batch=4"]
     return overrides

@@ -115,3 +115,8 @@ def test_a_shipped_recipe_runs_to_its_end(ran: Ran, name: str, strategy: str | N
         learns = 0.0 if shipped.task == "grpo" else 1e-9  # no completion of random weights is worth more than another
         assert all(math.isfinite(record["loss"]) and record["grad_norm"] >= learns for record in taken)
         FIGURES[shipped.task](body["test"], spec)
+        if shipped.evaluate.problems is not None:
+            (answered,) = run.glob("evaluations/*/evaluation.json")
+            found = json.loads(answered.read_text())
+            assert found["figures"].keys() >= {"pass@1", "pass@8", "maj@8"}
+            assert (found["compared_with"] is not None) == (number > 0)
