@@ -189,18 +189,24 @@ class WithoutAdapters(nn.Module):
 
 @contextmanager
 def adapters_off(model: nn.Module) -> Iterator[None]:
-    """Adapters of `model` do nothing here; they stay trainable, and whatever listens to them stays."""
+    """Adapters of `model` do nothing here; they stay trainable, and whatever listens to them stays.
+
+    Trainable here as well: FSDP2 reads at its first forward, which may be one of these, in which type gradients come.
+    """
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for layer in layers:
-        layer.enable_adapters(False)
+
+    def enable(on: bool) -> None:
+        for layer in layers:
+            layer.enable_adapters(on)
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+    enable(False)
     try:
         yield
     finally:
-        for layer in layers:
-            layer.enable_adapters(True)
-        for parameter in trained:
-            parameter.requires_grad_(True)
+        enable(True)
 
 
 def _as_reward(name: str, ask: Ask, tokenizer: PreTrainedTokenizerBase, stops: Sequence[int]) -> Any:
