@@ -134,7 +134,7 @@ def plain_ddp() -> Iterator[None]:
 def saved_as_taken_over() -> Iterator[None]:
     """Write a checkpoint right after the state of another engine's, or of another program's, was taken over."""
     from zerofit.checkpoint import foreign_resume, takeover
-    from zerofit.tasks import online
+    from zerofit.tasks import loop
 
     def take_over(trainer: Any, checkpoint: Path) -> None:
         takeover.take_over(trainer, checkpoint)
@@ -144,7 +144,7 @@ def saved_as_taken_over() -> Iterator[None]:
         foreign_resume.take_up(trainer)
         trainer._save_checkpoint(trainer.model_wrapped, None)
 
-    with patch.object(online, "take_over", take_over), patch.object(online, "take_up", take_up):
+    with patch.object(loop, "take_over", take_over), patch.object(loop, "take_up", take_up):
         yield
 
 
