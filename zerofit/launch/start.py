@@ -11,7 +11,7 @@ from zerofit.config import patience
 from zerofit.config.errors import UserError
 from zerofit.config.load import load_recipe
 from zerofit.config.schema import Recipe
-from zerofit.launch import pages, rundir
+from zerofit.launch import pages, rundir, workarounds
 from zerofit.launch.course import Course, find
 from zerofit.launch.dispatch import Launch, count_ranks, dispatch
 from zerofit.launch.environment import outer_world
@@ -55,6 +55,7 @@ def train(
         return None if course is None else replace(course, trust=trust)
 
     patience.grace(os.environ), patience.watchdog(os.environ)  # what is wrong with them is said before all else
+    workarounds.quiet()
     restarts, launches = Restarts(auto_resume), list[Launch]()
     if outer_world(os.environ) is None:
         course = asked()
