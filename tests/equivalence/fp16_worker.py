@@ -49,11 +49,12 @@ def prepared(strategy: str) -> tuple[Any, Any, Any, Any]:
     """The product's engine and model, what is trained, and its optimizer."""
     from zerofit.models.build import build_model
     from zerofit.plan.deepspeed import make_deepspeed
+    from zerofit.plan.strategy import Chosen
     from zerofit.train.optimizers import make_optimizer
     from zerofit.train.strategy import engine_for
 
     spec = plan(small(PACKED, strategy, 4), dist.get_world_size(), Path("unused"))
-    settings = make_deepspeed(spec.recipe, spec.batches, "fp16", CPU)
+    settings = make_deepspeed(spec.recipe, Chosen(spec.strategy), spec.batches, "fp16", CPU)
     spec = spec.model_copy(update={"precision": "fp16", "deepspeed": settings})
     engine: Any = engine_for(spec, DEVICE)
     model = build_model(spec, engine.placement(), engine.compute_dtype)
