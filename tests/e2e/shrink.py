@@ -40,6 +40,8 @@ CHANGED = {
     "grpo.sampling.max_tokens",
     "grpo.rollout.batch",
     "evaluate.problems.max_tokens",
+    "evaluate.problems.data",
+    "evaluate.problems.limit",
     "train.max_steps",
     "train.micro_batch",
     "train.global_batch",
@@ -81,6 +83,9 @@ def shrunk_job(job: Job, directory: Path) -> list[str]:
             overrides.append(f"{above}data.path={DATA[Path(stage.data.path).name](directory / stage.data.path)}")
         if stage.evaluate.problems is not None:
             overrides.append(f"{above}evaluate.problems.max_tokens=8")
+            if stage.evaluate.problems.data is not None:
+                asked = questions(directory / stage.evaluate.problems.data)
+                overrides += [f"{above}evaluate.problems.data={asked}", f"{above}evaluate.problems.limit=4"]
         if stage.grpo is not None:
             overrides += [f"{above}grpo.sampling.max_tokens=8", f"{above}grpo.rollout.batch=4"]
     return overrides

@@ -102,7 +102,7 @@ def test_a_shipped_recipe_runs_to_its_end(ran: Ran, name: str, strategy: str | N
         placed = {"run_dir", "init_from"} if job.staged else {"init_from"} if shipped.init_from is not None else set()
         assert differences(shipped, spec.recipe) <= CHANGED | placed
         if number > 0:
-            assert spec.recipe.init_from == str(runs[number - 1])
+            assert Path(spec.recipe.init_from).is_relative_to(runs[number - 1])  # itself, or what was exported of it
         assert shipped.strategy.precision in ("auto", spec.precision)
         assert (spec.deepspeed is not None) == (shipped.strategy.name in ZERO_STAGE)
         assert deepspeed_differences(shipped, spec) <= SIZES
