@@ -9,9 +9,10 @@ from cli_runs import environment, steps, tiny, zerofit
 from language_runs import SHAPE
 
 LIKED = '''\
+import re
 def letters(completion, row):
-    """The share of what was written that is a small letter."""
-    return sum("a" <= one <= "z" for one in completion) / 8
+    """The share of what was written that is a small letter; the names of special tokens are none."""
+    return sum("a" <= one <= "z" for one in re.sub(r"<[|][a-z_]+[|]>", "", completion)) / 8
 '''
 RECIPE = f"""\
 task: grpo
@@ -39,3 +40,4 @@ def test_what_is_rewarded_becomes_frequent(tmp_path: Path) -> None:
     assert len(rewards) == 24
     assert statistics.mean(rewards[:3]) < 0.2
     assert statistics.mean(rewards[-3:]) > 2 * statistics.mean(rewards[:3])
+    assert max(rewards) <= 1
