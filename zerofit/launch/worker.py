@@ -159,10 +159,11 @@ def _answer(directory: Path, world: World) -> None:
     """A rank's share of an evaluation of a language model. Raises Stopped."""
 
     def body() -> dict[str, Any]:
-        from zerofit.evaluate.reasoning import evaluate
         from zerofit.launch import workarounds
 
-        workarounds.quiet()
+        workarounds.quiet()  # before what it quiets is imported
+        from zerofit.evaluate.reasoning import evaluate
+
         evaluate(directory)
         return {}
 
