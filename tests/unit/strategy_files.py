@@ -6,7 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+from plan_examples import recipe
+
+from zerofit.config.errors import UserError
+from zerofit.plan.strategy import Chosen, resolve_strategy
 
 ANY = {
     "compute_environment": "LOCAL_MACHINE",
@@ -115,3 +120,17 @@ def wild(name: str, **changes: Any) -> dict[str, Any]:
         old = made.get(key)
         made[key] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
     return {key: value for key, value in made.items() if value is not None}
+
+
+TRAIN = {"micro_batch": 8, "global_batch": 64}
+
+
+def chosen(path: str, **beside: Any) -> Chosen:
+    return resolve_strategy(recipe(strategy={"accelerate": path, **beside}))
+
+
+def refused(call: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
