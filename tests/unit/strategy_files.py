@@ -134,3 +134,45 @@ def refused(call: Any) -> str:
         call()
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def hugging_face(stage: int, /, **others: Any) -> dict[str, Any]:
+    """The file of the Hugging Face examples for a stage (tests/deepspeed/ds_config_zero{2,3}.json of Transformers)."""
+    zero: dict[str, Any] = {"stage": stage, "overlap_comm": True, "contiguous_gradients": True}
+    if stage == 2:
+        zero |= {"allgather_partitions": True, "allgather_bucket_size": 2e8, "reduce_scatter": True}
+        zero |= {"reduce_bucket_size": 2e8}
+    else:
+        zero |= {"sub_group_size": 1e9, "reduce_bucket_size": "auto", **STAGE3_AUTO}
+        zero |= {"stage3_max_live_parameters": 1e9, "stage3_max_reuse_distance": 1e9}
+        zero |= {"stage3_gather_16bit_weights_on_model_save": True}
+    return {
+        "fp16": {
+            "enabled": "auto",
+            "loss_scale": 0,
+            "loss_scale_window": 1000,
+            "initial_scale_power": 16,
+            "hysteresis": 2,
+            "min_loss_scale": 1,
+        },
+        "bf16": {"enabled": "auto"},
+        "optimizer": {
+            "type": "AdamW",
+            "params": {"lr": "auto", "betas": "auto", "eps": "auto", "weight_decay": "auto"},
+        },
+        "scheduler": {
+            "type": "WarmupLR",
+            "params": {"warmup_min_lr": "auto", "warmup_max_lr": "auto", "warmup_num_steps": "auto"},
+        },
+        "zero_optimization": zero | others,
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "steps_per_print": 2000,
+        "train_batch_size": "auto",
+        "train_micro_batch_size_per_gpu": "auto",
+        "wall_clock_breakdown": False,
+    }
+
+
+STAGE3_AUTO = {"stage3_prefetch_bucket_size": "auto", "stage3_param_persistence_threshold": "auto"}
+PINNED_CPU = {"device": "cpu", "pin_memory": True}
