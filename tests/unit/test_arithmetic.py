@@ -71,6 +71,22 @@ def test_a_split_is_of_all_kinds_and_a_longer_one_begins_alike() -> None:
     assert 0 < majority_accuracy(train, test) < 0.15
 
 
+def test_a_share_of_training_solutions_estimates_and_nothing_else_changes() -> None:
+    plain, plain_test = split(0, train=2000, test=100)
+    mixed, test = split(0, train=2000, test=100, estimates=0.35)
+    assert test == plain_test
+    rough = [(one, was) for one, was in zip(mixed, plain, strict=True) if one.given is not None]
+    assert 0.31 < len(rough) / len(mixed) < 0.39
+    assert all(one == was for one, was in zip(mixed, plain, strict=True) if one.given is None)
+    for one, was in rough:
+        assert (one.question, one.operands, one.answer) == (was.question, was.operands, was.answer)
+        assert one.given is not None
+        assert one.given % 10 == 0
+        assert abs(one.given - one.answer) <= 5
+        assert MathCorrect()(one.completion, one.row()) == (one.given == one.answer)
+    assert sum(one.given == one.answer for one, _ in rough) / len(rough) < 0.2
+
+
 def test_rewards_find_its_completions_right() -> None:
     train, _ = split(0, train=40, test=0, largest=99)
     assert all(MathCorrect()(one.completion, one.row()) == 1 for one in train)

@@ -10,6 +10,7 @@ from tiny_causal_models import FAMILIES, PAD, PROMPTS, SEEDS, STOP, model_of
 from tiny_models import VIT, tiny_spec
 from transformers import PreTrainedModel
 
+from zerofit.config.errors import UserError
 from zerofit.config.grpo import Sampling
 from zerofit.generate import graph
 from zerofit.generate.completion import Completion
@@ -49,7 +50,12 @@ def replayed_as_run(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch, sam
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_every_family(family: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    replayed_as_run(model_of(family, dtype).eval().to(CUDA), monkeypatch)
+    model = model_of(family, dtype).eval().to(CUDA)
+    if family == "qwen3_moe" and dtype != torch.bfloat16:  # its experts are counted on the host in other dtypes
+        with pytest.raises(UserError, match="take the engine hf"):
+            complete(model)
+        return
+    replayed_as_run(model, monkeypatch)
 
 
 @pytest.mark.parametrize("sampling", [Sampling(temperature=0, max_tokens=40), Sampling(max_tokens=40)])
@@ -65,6 +71,7 @@ def test_a_large_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
         replayed_as_run(model.to(CUDA), monkeypatch, sampling)
 
 
+@pytest.mark.filterwarnings("ignore:inner dimension:UserWarning")  # of 32: bitsandbytes' slower kernel
 def test_4_bit_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     bnb = pytest.importorskip("bitsandbytes")
     model = model_of("qwen3", torch.float16).eval()

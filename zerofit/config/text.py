@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from zerofit.config.ranges import BelowOne, Count
+from zerofit.config.ranges import BelowOne, Count, Fraction
 from zerofit.config.section import Section
 
 
@@ -39,6 +39,9 @@ class Text(Section):
     """arithmetic: test problems, which share no operands with training."""
     largest: Count = 20
     """arithmetic: largest operand."""
+    estimates: Fraction = 0.0
+    """arithmetic: share of training solutions that only estimate the answer, to the nearest ten: what SFT imitates and
+    rewards unteach."""
 
     @model_validator(mode="after")
     def _path(self) -> Text:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from zerofit.config.errors import UserError
@@ -22,6 +22,8 @@ TEST_SHARE = 0.2
 """Of operand tuples."""
 TRIES = 10_000
 """Indices looked at in a row without a new problem, before the range is taken to have no more."""
+ROUGHLY = 10
+"""Estimates are multiples of it."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,19 @@ class Problem:
     thought: str
     """The steps, a line each."""
     answer: int
+    given: int | None = None
+    """What the solution says, where it only estimates; null: the answer."""
 
     @property
     def completion(self) -> str:
         """What a model that reasons is to write."""
-        return f"<think>\n{self.thought}\n</think>\nThe answer is \\boxed{{{self.answer}}}."
+        given = self.answer if self.given is None else self.given
+        return f"<think>\n{self.thought}\n</think>\nThe answer is \\boxed{{{given}}}."
+
+    def estimated(self) -> Problem:
+        """The same problem with a solution that only estimates, and so is wrong of most."""
+        given = (self.answer + ROUGHLY // 2) // ROUGHLY * ROUGHLY
+        return replace(self, thought=f"That is about {given}.", given=given)
 
     @property
     def held_out(self) -> bool:
@@ -133,10 +143,13 @@ def problem(seed: int, index: int, largest: int = 20) -> Problem:
     return template(_Draw((a, b, c), NAMES[who], NAMES[other], THINGS[thing], THINGS[second]))
 
 
-def split(seed: int, train: int, test: int, largest: int = 20) -> tuple[list[Problem], list[Problem]]:
+def split(
+    seed: int, train: int, test: int, largest: int = 20, estimates: float = 0.0
+) -> tuple[list[Problem], list[Problem]]:
     """`train` problems to learn from and `test` to be tested on, no question twice, no operands in both.
 
-    They are those of indices 0, 1, 2, ... Raises UserError where the range of operands has too few.
+    They are those of indices 0, 1, 2, ...; of the training problems a share `estimates` has a solution that only
+    estimates. Raises UserError where the range of operands has too few.
     """
     if min(train, test) < 0 or largest < SMALLEST:
         raise UserError(f"train={train}, test={test}, largest={largest}: are to be at least 0, 0 and {SMALLEST}")
@@ -151,7 +164,8 @@ def split(seed: int, train: int, test: int, largest: int = 20) -> tuple[list[Pro
         part = parts[found.held_out]
         if len(part) < wanted[found.held_out] and found.question not in seen:
             seen.add(found.question)
-            part.append(found)
+            roughly = not found.held_out and random.Random(f"{seed} {index} estimate").random() < estimates
+            part.append(found.estimated() if roughly else found)
             newest = index
         index += 1
     return parts

@@ -68,7 +68,7 @@ def sources_of(data: Text) -> dict[SplitName, list[Source]]:
 def arithmetic_rows(data: Text, seed: int) -> dict[SplitName, list[TextRow]]:
     """The embedded problems. Raises UserError where the range of operands has too few."""
     try:
-        train, test = arithmetic.split(seed, data.problems, data.test_problems, data.largest)
+        train, test = arithmetic.split(seed, data.problems, data.test_problems, data.largest, data.estimates)
     except UserError as error:
         raise UserError(f"data: {error}") from None
     return {
