@@ -117,16 +117,27 @@ class PatchLM(ImageModel):
     """Which patches a patch sees."""
 
 
-class CausalLM(ModelSection):
-    """A decoder language model with its LM head."""
+class LanguageSection(ModelSection):
+    """Fields that every model with a tokenizer has."""
 
-    kind: Literal["causal_lm"]
-    """`causal_lm`"""
     tokenizer: str | None = None
     """Made on the spot: `bytes` (a token for each byte) or `problems` (byte-level merges learnt from the embedded word
     problems); or a directory, or a hub id; null: the one of `pretrained`."""
     chat_template: str | None = None
     """A Jinja file, or the name of a shipped template (`zerofit/recipes/templates/`); null: the tokenizer's own."""
+
+    @model_validator(mode="after")
+    def _has_a_tokenizer(self) -> LanguageSection:
+        if self.tokenizer is None and self.pretrained is None:
+            raise ValueError("a shape has no tokenizer of its own: give tokenizer, for example bytes")
+        return self
+
+
+class CausalLM(LanguageSection):
+    """A decoder language model with its LM head."""
+
+    kind: Literal["causal_lm"]
+    """`causal_lm`"""
     quantize: Literal["nf4"] | None = None
     """QLoRA (Dettmers et al. 2023): hold the frozen weights of the blocks' linear layers in 4 bits. Needs `lora`."""
 
@@ -134,9 +145,64 @@ class CausalLM(ModelSection):
     def _frozen(self) -> CausalLM:
         if self.quantize is not None and self.lora is None:
             raise ValueError(f"quantize {self.quantize}: weights in 4 bits cannot be trained; give lora too")
-        if self.tokenizer is None and self.pretrained is None:
-            raise ValueError("a shape has no tokenizer of its own: give tokenizer, for example bytes")
         return self
 
 
-Model = Annotated[Vit | PatchLM | CausalLM, Field(discriminator="kind")]
+class Vision(Section):
+    """An image encoder of transformers (DINOv2, ViT, CLIP's, SigLIP's, ...), whose patches become tokens."""
+
+    shape: str | dict[str, Any] | None = None
+    """Name of a shape (`zerofit.plan.shapes`), or a mapping of transformers config fields; null without `pretrained`:
+    dinov2-base."""
+    pretrained: str | None = None
+    """Local directory or hub id whose weights are loaded; null builds the shape with fresh weights."""
+    image_size: Count | None = None
+    """Pixels per side of its images; null: what its config says, and of DINOv2 224, as it is evaluated."""
+    pool: Count = 1
+    """A token is the mean of pool x pool neighbouring patches: 2 makes 64 tokens of an image, not 256."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Vision:
+        if self.shape is not None and self.pretrained is not None:
+            raise ValueError("takes one of shape and pretrained")
+        return self
+
+
+class Points(Section):
+    """A Perceiver (Jaegle et al. 2021) of points with normals.
+
+    It is by default as large as Michelangelo's (Zhao et al. 2023), which CAD-MLLM takes.
+    """
+
+    latents: Count = 256
+    """Latent vectors: the tokens that a cloud becomes."""
+    width: Count = 768
+    """Elements of a latent vector."""
+    depth: Count = 8
+    """Self-attention blocks after the cross-attention to the points."""
+    heads: Count = 12
+    """Attention heads of a block; they divide the width."""
+    frequencies: Count = 8
+    """Fourier features of a coordinate: sine and cosine at so many octaves."""
+    pretrained: str | None = None
+    """A safetensors file with the encoder's weights; null draws fresh ones."""
+
+    @model_validator(mode="after")
+    def _divides(self) -> Points:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
+        return self
+
+
+class CadMllm(LanguageSection):
+    """CAD-MLLM (Xu et al. 2024): a language model whose tokens may come from an image or a point cloud as well."""
+
+    kind: Literal["cad_mllm"]
+    """`cad_mllm`"""
+    vision: Vision | None = None
+    """The image encoder; null: none, and no images."""
+    points: Points | None = None
+    """The point encoder; null: none, and no point clouds."""
+
+
+Model = Annotated[Vit | PatchLM | CausalLM | CadMllm, Field(discriminator="kind")]

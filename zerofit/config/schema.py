@@ -14,7 +14,7 @@ from zerofit.config.answering import Problems
 from zerofit.config.data import Data
 from zerofit.config.grpo import Grpo
 from zerofit.config.hardware import Limits
-from zerofit.config.model import CausalLM, ImageModel, Model
+from zerofit.config.model import CadMllm, CausalLM, ImageModel, LanguageSection, Model
 from zerofit.config.optimizer import Optimizer
 from zerofit.config.probe import Probe
 from zerofit.config.profile import Profile
@@ -371,7 +371,12 @@ class Recipe(Section):
     @property
     def quantised(self) -> bool:
         """Whether `model` holds weights in 4 bits."""
-        return isinstance(self.model, CausalLM) and self.model.quantize is not None
+        return self.quantize is not None
+
+    @property
+    def quantize(self) -> Literal["nf4"] | None:
+        """How `model` holds the weights of its blocks, where that is in 4 bits."""
+        return self.model.quantize if isinstance(self.model, CausalLM) else None
 
     @property
     def text(self) -> Text:
@@ -386,7 +391,13 @@ class Recipe(Section):
         return self.model
 
     @property
-    def language_model(self) -> CausalLM:
-        """`model` of a task on text."""
-        assert isinstance(self.model, CausalLM)
+    def language_model(self) -> LanguageSection:
+        """`model` of a task on text, which CAD is too."""
+        assert isinstance(self.model, LanguageSection)
+        return self.model
+
+    @property
+    def cad_model(self) -> CadMllm:
+        """`model` of the task cad."""
+        assert isinstance(self.model, CadMllm)
         return self.model

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from zerofit.config.errors import UserError
 from zerofit.config.located import located
-from zerofit.config.model import CausalLM
+from zerofit.config.model import LanguageSection
 from zerofit.config.schema import Recipe
 from zerofit.data.byte_tokenizer import byte_tokenizer, problem_tokenizer
 from zerofit.data.templates import template
@@ -56,7 +56,7 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def tokenizer_directory(model: CausalLM) -> Path | None:
+def tokenizer_directory(model: LanguageSection) -> Path | None:
     """Where the tokenizer's files lie; null for one made on the spot."""
     name, field = _named(model)
     return None if name in MADE else _directory(name, field)
@@ -67,7 +67,7 @@ def vocabulary(tokenizer: PreTrainedTokenizerBase) -> int:
     return max(tokenizer.get_vocab().values()) + 1
 
 
-def _named(model: CausalLM) -> tuple[str, str]:
+def _named(model: LanguageSection) -> tuple[str, str]:
     if model.tokenizer is not None:
         return model.tokenizer, "model.tokenizer"
     assert model.pretrained is not None, "the schema asks for one of them"

@@ -57,7 +57,7 @@ def load_run(spec: RunSpec, checkpoint: Path, device: torch.device, dtype: torch
     Over weights in 4 bits adapters stay beside them: that is what they were trained on.
     Raises UserError where the checkpoint, or what its frozen weights come from, is not what it was.
     """
-    if spec.recipe.language_model.quantize is not None:
+    if spec.quantised:
         return _as_trained(spec, checkpoint, device, dtype)
     described = describe_model(spec)
     model = deepcopy(described.plain)

@@ -66,7 +66,7 @@ def _plan(asked: Asked, spec: RunSpec | None, step: int | None, hardware: Hardwa
 
     if hardware.device == "cuda" and ranks is not None and ranks > hardware.count:
         raise UserError(f"--nproc {ranks}: there are {hardware.count} GPUs")
-    if spec is not None and asked.quantize not in (None, spec.recipe.language_model.quantize):
+    if spec is not None and asked.quantize not in (None, spec.recipe.quantize):
         raise UserError(
             f"--quantize {asked.quantize}: {asked.target} was not trained so; a run is what it was in training"
         )
@@ -98,7 +98,7 @@ def _plan(asked: Asked, spec: RunSpec | None, step: int | None, hardware: Hardwa
         seed=asked.seed,
         engine=asked.engine,
         dtype=_dtype(asked, hardware),
-        quantize=asked.quantize if spec is None else spec.recipe.language_model.quantize,
+        quantize=asked.quantize if spec is None else spec.recipe.quantize,
         pad=stops[0] if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id),
         stops=stops,
     )

@@ -30,7 +30,7 @@ def advice(spec: RunSpec) -> list[str]:
     lines = [peak_line(spec, every)]
     card, needed = spec.hardware.memory_gib, _needed(highest(every).total)
     short = f"that may not fit: with {OUTSIDE:g} GiB of CUDA's own it needs about {needed:.1f} of {card:g} GiB"
-    if spec.recipe.language_model.quantize is not None and spec.strategy.name in ("zero3", "zeropp", "fsdp2"):
+    if spec.quantised and spec.strategy.name in ("zero3", "zeropp", "fsdp2"):
         lines += [*([short] if needed > card else []), _whole_base(spec, every)]
     elif needed > card:
         lines.append(f"{short}; {_remedy(spec, every)}")
@@ -113,7 +113,7 @@ def _smaller_states(spec: RunSpec) -> str:
     if recipe.model.lora is None:
         sharded = "" if spec.strategy.name in ("zero3", "zeropp", "fsdp2") else ", or strategy=zero3 on more ranks"
         return f"use model.lora, which has hardly any optimizer state{sharded}"
-    if recipe.language_model.quantize is None:
+    if not recipe.quantised:
         return "use model.quantize=nf4, which holds the base in 4 bits"
     return "use a smaller model"
 

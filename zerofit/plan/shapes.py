@@ -1,7 +1,7 @@
 """Shapes of common models, as fields of their transformers config.
 
 Sources: DeiT (Touvron et al. 2021, table 1) for vit-tiny and vit-small; ViT (Dosovitskiy et al. 2021, table 1) for
-the larger ones; the published config.json of each decoder.
+the larger ones; the published config.json of each decoder, and of DINOv2 (Oquab et al. 2024) but for its image_size.
 """
 
 from __future__ import annotations
@@ -29,6 +29,23 @@ def _vit(hidden: int, layers: int, heads: int, patch: int = 16) -> Shape:
         "num_channels": 3,
         "hidden_act": "gelu",
         "layer_norm_eps": 1e-12,
+        "qkv_bias": True,
+    }
+
+
+def _dinov2(hidden: int, layers: int, heads: int) -> Shape:
+    return {
+        "model_type": "dinov2",
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "mlp_ratio": 4,
+        "image_size": 224,
+        "patch_size": 14,
+        "num_channels": 3,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-6,
+        "layerscale_value": 1.0,
         "qkv_bias": True,
     }
 
@@ -127,6 +144,14 @@ SHAPES: dict[str, Shape] = {
     "llama-3.2-1b": _LLAMA_3_2_1B,
     "gpt2": _GPT2,
 }
+
+ENCODERS: dict[str, Shape] = {
+    "dinov2-small": _dinov2(384, 12, 6),
+    "dinov2-base": _dinov2(768, 12, 12),
+    "dinov2-large": _dinov2(1024, 24, 16),
+    **{name: fields for name, fields in SHAPES.items() if fields["model_type"] == "vit"},
+}
+"""What may be the image encoder of a `cad_mllm`."""
 
 
 def resolve_shape(model: Model) -> Shape | None:

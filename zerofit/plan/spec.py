@@ -59,6 +59,19 @@ class TextFacts(Section):
     """Directory where the samples lie (data/samples.py), absolute."""
 
 
+class CadFacts(TextFacts):
+    """What CAD models, and what is told of them, were found to hold; tokens count those of clouds and images, too."""
+
+    clouds: float
+    """Share of the training samples that show a point cloud; 0 where none does."""
+    images: float
+    """Images that a training sample shows, on average; 0 where none does."""
+    points: int | None
+    """Points of a cloud, each with its position and its unit normal; null: none is shown."""
+    image_size: int | None
+    """Pixels per side of an image; null: none is shown."""
+
+
 class Hardware(Section):
     """What the run was planned for."""
 
@@ -147,7 +160,7 @@ class RunSpec(Section):
     """The recipe's, or what the file that it names says."""
     run_dir: Path
     """Absolute path of the run directory."""
-    data: ImageFacts | TextFacts
+    data: ImageFacts | TextFacts | CadFacts
     """What the data was found to hold."""
     hardware: Hardware
     """What the run was planned for."""
@@ -191,8 +204,14 @@ class RunSpec(Section):
 
     @property
     def text(self) -> TextFacts:
-        """`data` of a task on text."""
+        """`data` of a task on text, which CAD is too."""
         assert isinstance(self.data, TextFacts)
+        return self.data
+
+    @property
+    def cad(self) -> CadFacts:
+        """`data` of the task cad."""
+        assert isinstance(self.data, CadFacts)
         return self.data
 
 

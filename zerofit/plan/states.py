@@ -74,7 +74,7 @@ class Engine:
     @property
     def quantised(self) -> bool:
         """Whether the base is held in 4 bits; what is not of it is then in the compute type."""
-        return self.spec.recipe.language_model.quantize is not None
+        return self.spec.quantised
 
     @property
     def sharded(self) -> bool:
