@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from zerofit.config.answering import Problems
+from zerofit.config.cad import Cad
 from zerofit.config.data import Data
 from zerofit.config.grpo import Grpo
 from zerofit.config.hardware import Limits
@@ -31,8 +32,17 @@ METRICS = {
     "probe": ("top1", "top5", "loss"),
     "sft": ("loss", "token_accuracy"),
     "grpo": ("reward",),
+    "cad": ("loss", "token_accuracy"),
 }
 """Validation figures of each task; the first one names the best checkpoint unless the recipe says otherwise."""
+KINDS = {
+    "classify": ("vit", "patch_lm"),
+    "probe": ("vit", "patch_lm"),
+    "sft": ("causal_lm",),
+    "grpo": ("causal_lm",),
+    "cad": ("cad_mllm",),
+}
+"""Kinds of model that a task trains."""
 Tracker = Literal["trackio", "wandb", "tensorboard", "mlflow"]
 StrategyName = Literal["single", "ddp", "fsdp2", "zero1", "zero2", "zero3", "zeropp"]
 
@@ -255,16 +265,16 @@ class Recipe(Section):
     """Name of the run directory under `runs/`; null takes the recipe file's."""
     description: str = ""
     """One line for `zerofit recipes`."""
-    task: Literal["classify", "probe", "sft", "grpo"] = "classify"
+    task: Literal["classify", "probe", "sft", "grpo", "cad"] = "classify"
     """Kind of work: fine-tune an image classifier, train a head on a frozen backbone, fine-tune a language model on
-    text, or let it learn from rewards of what it writes."""
+    text, let it learn from rewards of what it writes, or write CAD models that are told in text, points and images."""
     init_from: str | None = None
     """Where all weights come from, instead of `model.pretrained`'s or fresh ones: a run directory (its newest
     checkpoint; RUN@STEP: that one), a DeepSpeed checkpoint of any ZeRO stage, a .pth or safetensors file, or a Hugging
     Face directory."""
     model: Model
     """What is trained."""
-    data: Annotated[Data | Text, Field(discriminator="source")]
+    data: Annotated[Data | Text | Cad, Field(discriminator="source")]
     """On what."""
     train: Train
     """How long and how much at once."""
@@ -302,16 +312,16 @@ class Recipe(Section):
         task = info.data.get("task", "classify")
         if value.lora is not None and task == "probe":
             raise ValueError("lora: a probe trains a head: export the merged model and probe that")
-        kinds = ("causal_lm",) if task in LANGUAGE else ("vit", "patch_lm")
+        kinds = KINDS[task]
         if value.kind not in kinds:
             raise ValueError(f"kind {value.kind} is no model for the task {task}, which takes {' or '.join(kinds)}")
         return value
 
     @field_validator("data")
     @classmethod
-    def _read_by_the_task(cls, value: Data | Text, info: ValidationInfo) -> Data | Text:
+    def _read_by_the_task(cls, value: Data | Text | Cad, info: ValidationInfo) -> Data | Text | Cad:
         task = info.data.get("task", "classify")
-        wanted = Text if task in LANGUAGE else Data
+        wanted = Cad if task == "cad" else Text if task in LANGUAGE else Data
         if not isinstance(value, wanted):
             sources = ", ".join(get_args(wanted.model_fields["source"].annotation))
             raise ValueError(f"source {value.source} is nothing for the task {task}, which takes {sources}")
@@ -334,8 +344,10 @@ class Recipe(Section):
     def _complete(self) -> Recipe:
         if self.task == "grpo" and self.grpo is None:
             raise ValueError("the task grpo needs the section grpo, which names the rewards")
-        if self.task in LANGUAGE and self.train.label_smoothing:
+        if self.task in (*LANGUAGE, "cad") and self.train.label_smoothing:
             raise ValueError(f"train.label_smoothing: there is none in the task {self.task}; leave it out")
+        for modality, field in self._without_encoder():
+            raise ValueError(f"data.mix: rows with {modality} need an encoder for it: give model.{field}")
         if self.evaluate.problems is not None and self.task not in LANGUAGE:
             raise ValueError(f"evaluate.problems: the task {self.task} answers no problems; leave it out")
         if self.evaluate.problems is not None and not self.checkpoint.at_end:
@@ -356,6 +368,14 @@ class Recipe(Section):
         if metric is not None and metric not in known:
             raise ValueError(f"evaluate.best_metric: {metric} is no figure of the task {self.task}; {', '.join(known)}")
         return self
+
+    def _without_encoder(self) -> list[tuple[str, str]]:
+        """Of the task cad: what rows see and the model does not, with the field that would let it."""
+        if self.task != "cad":
+            return []
+        encoders = {"points": ("points", self.cad_model.points), "image": ("vision", self.cad_model.vision)}
+        shown = {modality: found for modality, found in encoders.items() if self.cad.shows(modality)}
+        return [(modality, field) for modality, (field, encoder) in shown.items() if encoder is None]
 
     @property
     def best_metric(self) -> str:
@@ -382,6 +402,12 @@ class Recipe(Section):
     def text(self) -> Text:
         """`data` of a task on text."""
         assert isinstance(self.data, Text)
+        return self.data
+
+    @property
+    def cad(self) -> Cad:
+        """`data` of the task cad."""
+        assert isinstance(self.data, Cad)
         return self.data
 
     @property

@@ -27,6 +27,8 @@ class Purpose(IntEnum):
     FLIP = 1
     OPERATIONS = 2
     MIX = 3
+    INPUTS = 4
+    VIEW = 5
 
 
 def philox(counter: tuple[Words, Words, Words, Words], key: tuple[Words, Words]) -> tuple[Words, Words, Words, Words]:

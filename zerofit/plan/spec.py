@@ -70,6 +70,10 @@ class CadFacts(TextFacts):
     """Points of a cloud, each with its position and its unit normal; null: none is shown."""
     image_size: int | None
     """Pixels per side of an image; null: none is shown."""
+    clouds_in: Path | None = None
+    """Directory of the clouds (data/cad_clouds.py), absolute; null: none is shown."""
+    views_in: Path | None = None
+    """Directory of the images (data/cad_views.py), absolute; null: none is shown."""
 
 
 class Hardware(Section):

@@ -1,0 +1,66 @@
+"""What a recipe of the task cad may say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from zerofit.config.cad import COMBINATIONS, Cad, Inputs
+from zerofit.config.schema import Recipe
+
+MODEL = {"kind": "cad_mllm", "shape": "qwen3-tiny", "tokenizer": "bytes"}
+POINTS = {"latents": 4, "width": 16, "depth": 1, "heads": 2}
+
+
+def recipe(data: dict[str, Any], **model: Any) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "task": "cad",
+            "model": {**MODEL, **model},
+            "data": {"source": "parts", **data},
+            "train": {"max_steps": 1, "micro_batch": 1, "global_batch": 1},
+            "optimizer": {"lr": 1e-3},
+        }
+    )
+
+
+def test_weights_become_shares_in_one_order() -> None:
+    mix = {"image + text+points": 2, "text": 1, "points+text": 1, "points": 0}
+    found = recipe({"mix": mix}, points=POINTS, vision={}).cad.shares
+    assert [(one.inputs.name, one.share) for one in found] == [
+        ("text", 0.25),
+        ("text+points", 0.25),
+        ("text+points+image", 0.5),
+    ]
+
+
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_the_name_of_inputs_says_which_they_are(name: str) -> None:
+    assert Inputs.named(name).name == name
+    assert Cad(source="parts", mix={name: 1}).shows(name.split("+")[-1])
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "reason"),
+    [
+        ({"mix": {"txt": 1}}, {}, "'txt' is none of text, points, .* did you mean text"),
+        ({"mix": {"text": 0}}, {}, "shows nothing"),
+        ({"mix": {"text+points": 1, "points+text": 1}}, {}, "the same inputs twice"),
+        ({"mix": {"text+points": 1}}, {}, "rows with points need an encoder for it: give model.points"),
+        ({"mix": {"image": 1}}, {"points": POINTS}, "rows with image need an encoder for it: give model.vision"),
+        ({"path": "somewhere"}, {}, "parts are embedded and take no path"),
+        ({"source": "deepcad"}, {}, "deepcad needs a path"),
+        ({"source": "arithmetic"}, {}, "nothing for the task cad, which takes parts, deepcad, omni_cad"),
+        ({"views": 5}, {}, "less than or equal to 4"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_reason(data: dict[str, Any], model: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        recipe(data, **model)
+
+
+def test_the_task_takes_no_other_model() -> None:
+    with pytest.raises(ValidationError, match="kind causal_lm is no model for the task cad, which takes cad_mllm"):
+        recipe({}, kind="causal_lm")
