@@ -8,6 +8,8 @@ from enum import IntEnum
 Point = tuple[float, float]
 """In the coordinates of a sketch."""
 Vector = tuple[float, float, float]
+Box = tuple[Vector, Vector]
+"""The least and the greatest coordinates of a part."""
 
 
 class Operation(IntEnum):
