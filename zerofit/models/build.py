@@ -14,6 +14,7 @@ from transformers.initialization import no_init_weights
 
 from zerofit.config.errors import UserError
 from zerofit.models.adapters import add_adapters, check_adapters_train, target_layers, with_adapters
+from zerofit.models.cad_mllm import CadMllm
 from zerofit.models.causal_lm import causal_lm_config, make_language_model
 from zerofit.models.classifier import ImageClassifier
 from zerofit.models.compiled import compile_blocks
@@ -38,6 +39,7 @@ KINDS: dict[str, tuple[Adjust, Make]] = {
     "vit": (vit_config, VitClassifier),
     "patch_lm": (patch_lm_config, PatchLMClassifier),
     "causal_lm": (causal_lm_config, make_language_model),
+    "cad_mllm": (causal_lm_config, CadMllm),
 }
 """By `model.kind`: what fits the family's config to the run, and what makes the model, without values, of that."""
 
@@ -69,7 +71,7 @@ def build_model(
             pack(built, quantised, compute_dtype)
             if model.lora is not None:
                 add_adapters(built, model.lora, adapted)
-    apply_rules(built, rules_of(spec.recipe))
+    apply_rules(built, rules_of(spec.recipe), skeleton.idle)
     if model.lora is not None:
         check_adapters_train(built)
     if quantised:
@@ -142,6 +144,9 @@ def first_weights(
                 f"model.pretrained: {directory} lacks weights of {type(skeleton.family).__name__}: "
                 f"{', '.join(name.removeprefix(skeleton.prefix) for name in missing[:3])}{more}"
             )
+    for name, value in skeleton.part_weights(spec, frozenset(left)):
+        yield name, value
+        left.pop(name, None)
     yield from fresh_weights(skeleton, left, spec.recipe.train.seed, device)
 
 

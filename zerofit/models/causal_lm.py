@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import cast
 
 import torch
 from torch import nn
@@ -30,18 +31,28 @@ class LanguageModel(TrainedModel):
 
 def make_language_model(config: PreTrainedConfig, spec: RunSpec, compute_dtype: torch.dtype) -> TrainedModel:
     """The family's model of `config`. Raises UserError for an attention kernel that the family does not have."""
-    kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    try:
-        model = trained_kind(kind)(config)
-    except (ValueError, ImportError) as error:
-        raise UserError(f"model.attention: {' '.join(str(error).split())[:300]}") from None
+    model = _made(trained_kind(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]), config)
     assert isinstance(model, LanguageModel)
-    model.family.tie_weights()  # transformers leaves that to whoever loads weights where it is to draw none
     text = spec.text
     model.compute_dtype = compute_dtype
     model.blocks_name = name_of_blocks(model.family)
     model.tokens = -(-text.tokens // text.train)
     model.span = -(-text.tokens // text.rows)
+    return model
+
+
+def make_causal_lm(config: PreTrainedConfig) -> PreTrainedModel:
+    """The same as a part of another model: transformers' own class."""
+    return _made(cast("type[nn.Module]", MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]), config)
+
+
+def _made(kind: type[nn.Module], config: PreTrainedConfig) -> PreTrainedModel:
+    try:
+        model = kind(config)
+    except (ValueError, ImportError) as error:
+        raise UserError(f"model.attention: {' '.join(str(error).split())[:300]}") from None
+    assert isinstance(model, PreTrainedModel)
+    model.tie_weights()  # transformers leaves that to whoever loads weights where it is to draw none
     return model
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import torch
 
 from zerofit.models.trained import TrainedModel
@@ -12,5 +14,5 @@ def compile_blocks(model: TrainedModel) -> None:
 
     The forward and not the block: names of parameters stay, and the hooks of DDP and FSDP2 around it stay outside.
     """
-    for block in model.blocks:
+    for block in chain.from_iterable(model.stacks):
         block.forward = torch.compile(block.forward)

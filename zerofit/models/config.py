@@ -41,21 +41,21 @@ def make_config(spec: RunSpec, directory: Path | None) -> PreTrainedConfig:
     return config
 
 
-def config_from_fields(shape: dict[str, Any]) -> PreTrainedConfig:
-    """The config that the fields of `shape` (with model_type) describe. Raises UserError."""
+def config_from_fields(shape: dict[str, Any], field: str = "model.shape") -> PreTrainedConfig:
+    """The config that the fields of `shape` (with model_type) describe. Raises UserError, which begins with `field`."""
     kind = shape["model_type"]
     try:
         default = AutoConfig.for_model(kind)
     except ValueError:
-        raise UserError(f"model.shape: model_type {kind!r} is not known to transformers") from None
+        raise UserError(f"{field}: model_type {kind!r} is not known to transformers") from None
     known = {*default.to_dict(), *type(default).attribute_map, *CONVERTED}
     for name in shape:
         if name not in known:
-            raise UserError(f"model.shape: {name} is no field of a {kind} config{did_you_mean(name, known)}")
+            raise UserError(f"{field}: {name} is no field of a {kind} config{did_you_mean(name, known)}")
     try:
         config: PreTrainedConfig = AutoConfig.for_model(**shape)
     except (StrictDataclassError, ValueError, TypeError) as error:
-        raise UserError(f"model.shape: not a {kind} config: {' '.join(str(error).split())}") from None
+        raise UserError(f"{field}: not a {kind} config: {' '.join(str(error).split())}") from None
     return config
 
 
@@ -66,17 +66,25 @@ def config_of(directory: Path) -> PreTrainedConfig:
         raise UserError(f"model.pretrained: {directory} has no config.json: not a model saved by save_pretrained")
     try:
         fields = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"model.pretrained: {file}: {' '.join(str(error).split())[:300]}") from None
+    return config_of_fields(fields, f"model.pretrained: {file}")
+
+
+def config_of_fields(fields: Any, where: str) -> PreTrainedConfig:
+    """The config that the fields of a config.json, with whatever else is in them, say. Raises UserError."""
+    try:
         kind = fields.get("model_type")
         if kind not in CONFIG_MAPPING:
             raise UserError(
-                f"model.pretrained: {file}: model_type {kind!r} is not known to transformers (code that lies beside "
-                "the weights is never run)"
+                f"{where}: model_type {kind!r} is not known to transformers (code that lies beside the weights is "
+                "never run)"
             )
         config: PreTrainedConfig = CONFIG_MAPPING[kind].from_dict(fields)
     except (StrictDataclassError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"model.pretrained: {file}: {' '.join(str(error).split())[:300]}") from None
+        raise UserError(f"{where}: {' '.join(str(error).split())[:300]}") from None
     if "quantization_config" in fields:
-        raise UserError(f"model.pretrained: {directory} holds quantised weights, which cannot be fine-tuned whole")
+        raise UserError(f"{where}: its weights are quantised, which cannot be fine-tuned whole")
     return config
 
 

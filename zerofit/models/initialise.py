@@ -1,6 +1,6 @@
 """Fresh weights, each a function of (seed, parameter name) alone: every strategy starts from the same ones.
 
-The family's are what transformers' own `_init_weights` of the family draws (normal with `initializer_range`, zero
+A family's are what transformers' own `_init_weights` of the family draws (normal with `initializer_range`, zero
 biases, unit norms; GPT-2's residual projections smaller; Gemma's norms zero), others the model's own. They are drawn
 one parameter at a time, in float32 on the run's device, so a model that fits only in shards is never whole. CPU and
 GPU draw different numbers from the same seed.
@@ -29,14 +29,16 @@ def fresh_weights(
     `skeleton` is the model with its parameters on the meta device; it is left as it was. The global random state is
     left as it was, too. Raises UserError where transformers has no initial value for a parameter.
     """
+    families = skeleton.families
     for name in names:
         value = torch.full(skeleton.get_parameter(name).shape, torch.nan, dtype=torch.float32, device=device)
         with untouched_random_state(device), torch.no_grad():
             torch.manual_seed(seed_of(seed, name))
-            if name.startswith(skeleton.prefix):
-                _draw_family(skeleton.family, name.removeprefix(skeleton.prefix), value)
-            else:
+            family = next((one for one in families if name.startswith(one)), None)
+            if family is None:
                 skeleton.draw(name, value)
+            else:
+                _draw_family(families[family], name.removeprefix(family), value)
         if value.isnan().any():
             raise UserError(f"model: transformers has no initial value for {name} of this family; use model.pretrained")
         yield name, value

@@ -70,13 +70,16 @@ def origin_weights(skeleton: TrainedModel, spec: RunSpec) -> Iterator[tuple[str,
     body = _by_our_names(skeleton, stored) if ours else translate(skeleton.family, stored)
     account.unused += body.unused
     names = [name for name, _ in skeleton.named_parameters()]
-    needed = dict.fromkeys(name for name in names if name not in HEAD and (ours or name.startswith(prefix)))
-    added = "" if ours else prefix
+    added = tuple(part for part in skeleton.additions if not any(name.startswith(part) for name in stored))
+    needed = dict.fromkeys(
+        name for name in names if name not in HEAD and (not name.startswith(added) if ours else name.startswith(prefix))
+    )
+    before = "" if ours else prefix
     if not body.converted:  # it is known before anything is read
-        _refuse_missing(account, needed.keys() - {added + name for name in body.plain}, needed, stored)
+        _refuse_missing(account, needed.keys() - {before + name for name in body.plain}, needed, stored)
     places = skeleton.state_dict()
     for key, value in body.weights(skeleton.family):
-        name = added + key
+        name = before + key
         yield name, _fitted(skeleton, name, value, places[name], account)
         account.read.append(name)
     _refuse_missing(account, needed.keys() - set(account.read), needed, stored)

@@ -37,13 +37,13 @@ Reader = Callable[[], Tensor]
 """Reads one stored tensor, to the CPU, in the dtype that it is stored in."""
 
 
-def locate(name: str, *, weights: bool = True) -> Path:
-    """The directory of `model.pretrained`: a local one, or the hub's, downloaded (config and safetensors only).
+def locate(name: str, *, weights: bool = True, field: str = FIELD) -> Path:
+    """The directory that `field` names: a local one, or the hub's, downloaded (config and safetensors only).
 
     Without `weights` its config.json alone is downloaded. What looks like a path is never asked of the hub. Raises
     UserError.
     """
-    directory = located(name, FIELD, ["config.json", "*.safetensors", INDEX] if weights else ["config.json"])
+    directory = located(name, field, ["config.json", "*.safetensors", INDEX] if weights else ["config.json"])
     assert directory is not None, "online it is there, or an error"
     return directory
 

@@ -21,5 +21,6 @@ def apply_checkpointing(model: TrainedModel, mode: Literal["none", "selective", 
     parameter names stay, and the hooks of FSDP2 and ZeRO around the block stay outside.
     """
     if EVERY[mode]:
-        for block in model.blocks[:: EVERY[mode]]:
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+        for stack in model.stacks:
+            for block in stack[:: EVERY[mode]]:
+                block.forward = partial(checkpoint, block.forward, use_reentrant=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from torch import nn
@@ -41,17 +41,20 @@ def assign(names: Iterable[str], rules: Sequence[Rule]) -> dict[str, Rule]:
     return rule_of
 
 
-def apply_rules(model: nn.Module, rules: Sequence[Rule]) -> None:
-    """Set `requires_grad` of every parameter. Raises UserError as `assign` does, and where nothing is left to train."""
+def apply_rules(model: nn.Module, rules: Sequence[Rule], idle: Collection[str] = ()) -> None:
+    """Set `requires_grad` of every parameter; those called one of `idle` are frozen, whatever their rule says.
+
+    Raises UserError as `assign` does, and where nothing is left to train.
+    """
     rule_of = assign((name for name, _ in model.named_parameters()), rules)
     if all(rule.freeze for rule in rule_of.values()):
         raise UserError("model.trainable: every parameter is frozen, so there is nothing to train")
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not rule_of[name].freeze)
+        parameter.requires_grad_(not rule_of[name].freeze and name not in idle)
 
 
 def param_groups(model: TrainedModel, spec: RunSpec) -> list[dict[str, Any]]:
-    """Optimizer groups (`params`, `lr`, `weight_decay`) of the parameters that are trained.
+    """Optimizer groups (`params`, `lr`, `weight_decay`) of the parameters that are trained: see `apply_rules`.
 
     lr = spec.lr x the rule's lr_scale x layer_decay^(n + 1 - depth), with depth 0 for embeddings, 1..n for blocks and
     n + 1 for final norm and head (Clark et al. 2020; Bao et al. 2022). Parameters with equal lr and weight decay share
@@ -63,7 +66,7 @@ def param_groups(model: TrainedModel, spec: RunSpec) -> list[dict[str, Any]]:
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         rule = rule_of[name]
-        if rule.freeze:
+        if not parameter.requires_grad:
             continue
         lr = spec.lr * rule.lr_scale * optimizer.layer_decay ** (len(model.blocks) + 1 - model.depth_of(name))
         decay = optimizer.weight_decay if rule.weight_decay is None else rule.weight_decay

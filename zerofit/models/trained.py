@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Self
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from zerofit.config.errors import UserError
+from zerofit.plan.spec import RunSpec
 
 EMBEDDINGS = re.compile(r"embed|cls_token|\bwpe\b|\bwte\b|project_in")
 """Names, outside the blocks, of what comes before them; all other names come after them (final norm, head)."""
@@ -41,6 +42,8 @@ class TrainedModel(nn.Module):
     """Of these, how many see each other: all of an image, a row of text (rows may share a sample)."""
     causal: bool
     """Whether a token sees the later ones."""
+    additions: tuple[str, ...] = ()
+    """In front of the names of parts that `init_from` may lack altogether: an earlier stage had none."""
 
     @property
     def once(self) -> nn.Module | None:
@@ -52,16 +55,41 @@ class TrainedModel(nn.Module):
         """The part that is transformers' own, whose published weights fit it."""
         raise NotImplementedError
 
+    @property
+    def families(self) -> dict[str, PreTrainedModel]:
+        """All parts that are transformers' own, by what their names have in front in names of this model."""
+        return {self.prefix: self.family}
+
+    @property
+    def idle(self) -> frozenset[str]:
+        """Parameters that no forward pass uses. Engines wait for all gradients: these are frozen, whatever rules say.
+
+        Not to be asked for while an engine constructs modules.
+        """
+        return frozenset()
+
+    def part_weights(self, spec: RunSpec, wanted: Collection[str]) -> Iterator[tuple[str, Tensor]]:
+        """(name, value) of parts, other than the family, that the recipe names pretrained weights for.
+
+        Parts of which nothing is `wanted` are left alone.
+        """
+        yield from ()
+
     def draw(self, name: str, value: Tensor) -> None:
-        """Fill a parameter outside the family with its first values."""
+        """Fill a parameter outside the families with its first values."""
         raise AssertionError(f"{name} is of the family")
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """The transformer blocks, in order: the unit of sharding, recomputation and layer-wise decay."""
+        """The family's transformer blocks, in order: the unit of layer-wise decay."""
         blocks = self.get_submodule(self.blocks_name)
         assert isinstance(blocks, nn.ModuleList)
         return blocks
+
+    @property
+    def stacks(self) -> tuple[nn.ModuleList, ...]:
+        """The blocks, and those of further parts: all of them are sharded and recomputed one by one."""
+        return (self.blocks,)
 
     def depth_of(self, name: str) -> int:
         """Depth of a parameter by its name: 0 embeddings, 1..n the blocks, n + 1 final norm and head."""

@@ -56,7 +56,7 @@ def describe_model(spec: RunSpec) -> Described:
         if recipe.model.lora is not None:
             adapted = target_layers(skeleton, recipe.model.lora)
             add_adapters(model, recipe.model.lora, adapted)
-    apply_rules(model, rules_of(recipe))
+    apply_rules(model, rules_of(recipe), skeleton.idle)
     transposed = any(isinstance(skeleton.get_submodule(layer), Conv1D) for layer in adapted)
     return Described(spec, skeleton, model, adapted, transposed)
 

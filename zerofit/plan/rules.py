@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from zerofit.config.model import DEFAULT_RULES, Rule
+from zerofit.config.model import DEFAULT_RULES, CadMllm, LanguageSection, Rule
 from zerofit.config.schema import Recipe
 
 HEAD = (Rule(pattern=r"^head\."),)
 # The second: what is not of an image classifier's backbone.
 ADAPTERS = (Rule(pattern=r"\.lora_"), Rule(pattern=r"^(?!backbone\.)"))
+ENCODERS = Rule(pattern=r"^(?!language\.|vision\.)")
+"""What a CAD-MLLM has besides its language model and its image encoder: projectors, and the point encoder."""
 REST = Rule(pattern=r".", freeze=True)
 
 
@@ -17,5 +19,12 @@ def rules_of(recipe: Recipe) -> tuple[Rule, ...]:
     if recipe.task == "probe":
         return (*(given or HEAD), REST)
     if recipe.model.lora is not None:
-        return (*(given or (ADAPTERS[:1] if recipe.model.kind == "causal_lm" else ADAPTERS)), REST)
+        return (*(given or _adapters(recipe)), REST)
     return given or DEFAULT_RULES
+
+
+def _adapters(recipe: Recipe) -> tuple[Rule, ...]:
+    model = recipe.model
+    if isinstance(model, CadMllm) and (model.vision is not None or model.points is not None):
+        return (*ADAPTERS[:1], ENCODERS)
+    return ADAPTERS[:1] if isinstance(model, LanguageSection) else ADAPTERS

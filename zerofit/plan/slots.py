@@ -43,9 +43,9 @@ def image_tokens(model: CadMllm) -> int:
     return (pixels // side) ** 2
 
 
-def image_size(model: CadMllm) -> int | None:
-    """Pixels per side of the images that the model sees; null without an image encoder. Raises UserError."""
-    return None if model.vision is None else size_of(model.vision, vision_fields(model.vision))
+def image_size(vision: Vision) -> int:
+    """Pixels per side of the images that an encoder sees. Raises UserError."""
+    return size_of(vision, vision_fields(vision))
 
 
 def size_of(vision: Vision, fields: Shape) -> int:

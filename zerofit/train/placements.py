@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -49,7 +50,7 @@ class ShardedPlacement:
         offloaded = engine.strategy.offload.params is not None
         pin = engine.strategy.offload.pin_memory and engine.device.type == "cuda"
         offload = CPUOffloadPolicy(pin_memory=pin) if offloaded else OffloadPolicy()
-        for block in model.blocks:
+        for block in chain.from_iterable(model.stacks):
             fully_shard(block, mesh=mesh, mp_policy=precision, offload_policy=offload)
         fully_shard(model, mesh=mesh, mp_policy=precision, offload_policy=offload)
         buffers = {name: buffer.to(engine.device) for name, buffer in model.named_buffers()}
@@ -125,7 +126,7 @@ class PackedPlacement(PartitionedPlacement):
         deepspeed.init_distributed(auto_mpi_discovery=False)
         give_dtypes(model, self.dtype)
         with kept_tied(model):
-            for unit in (*model.blocks, model):  # each is whole in memory for a moment
+            for unit in (*chain.from_iterable(model.stacks), model):  # each is whole in memory for a moment
                 for module in unit.modules():
                     if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
                         module.to_empty(device=self.device, recurse=False)
