@@ -66,8 +66,8 @@ class Prompt:
 T = TypeVar("T")
 
 
-class _Mapped(Generic[T]):
-    """Rows of an Arrow file."""
+class Mapped(Generic[T]):
+    """Rows of an Arrow file, as `Writer` writes them; each kind of file says what a row of it is (`_of`)."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -102,7 +102,7 @@ class _Mapped(Generic[T]):
         raise NotImplementedError
 
 
-class Samples(_Mapped[Sample]):
+class Samples(Mapped[Sample]):
     """The samples of a split."""
 
     def _of(self, row: dict[str, Any]) -> Sample:
@@ -110,7 +110,7 @@ class Samples(_Mapped[Sample]):
         return Sample(_numbers(row["tokens"]), _numbers(row["learnt"]), tuple(lengths.tolist()))
 
 
-class Prompts(_Mapped[Prompt]):
+class Prompts(Mapped[Prompt]):
     """The prompts of a split."""
 
     def _of(self, row: dict[str, Any]) -> Prompt:
@@ -123,18 +123,19 @@ def _numbers(value: Any) -> Any:
 
 def open_samples(facts: TextFacts, split: SplitName) -> Samples:
     """The samples of a split of the task sft. Raises UserError where they are not what `facts` describe."""
-    return _checked(Samples, facts, split)
+    return open_mapped(Samples, facts, split)
 
 
 def open_prompts(facts: TextFacts, split: SplitName) -> Prompts:
     """The prompts of a split of the task grpo. Raises UserError where they are not what `facts` describe."""
-    return _checked(Prompts, facts, split)
+    return open_mapped(Prompts, facts, split)
 
 
-M = TypeVar("M", Samples, Prompts)
+M = TypeVar("M", bound=Mapped[Any])
 
 
-def _checked(kind: type[M], facts: TextFacts, split: SplitName) -> M:
+def open_mapped(kind: type[M], facts: TextFacts, split: SplitName) -> M:
+    """The file of a split, whose rows are of that kind. Raises UserError where it is not what `facts` describe."""
     planned = {"train": facts.train, "validation": facts.validation, "test": facts.test}[split]
     if split == "validation" and facts.validation_from == "test":
         split = "test"

@@ -52,7 +52,7 @@ def describe(recipe: Recipe) -> TextFacts:
         "data": {name: value for name, value in data.model_dump().items() if not name.endswith("path")},
         "seed": seed if drawn else None,
         "files": {split: [text_rows.stamp(one) for one in files] for split, files in sources.items()},
-        "tokenizer": _fingerprint(tokenizer),
+        "tokenizer": fingerprint(tokenizer),
         "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
     }
 
@@ -104,7 +104,8 @@ def _validation_from(data: Text) -> Origin:
     )
 
 
-def _fingerprint(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
+def fingerprint(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
+    """All that decides about a tokenizer's tokens, and its template."""
     inner = xxhash.xxh3_128(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
     return [inner, tokenizer.chat_template, {name: str(one) for name, one in tokenizer.special_tokens_map.items()}]
 

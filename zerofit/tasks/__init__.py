@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from zerofit.config.schema import Recipe
 from zerofit.plan.spec import ImageFacts, RunSpec, TextFacts
+from zerofit.tasks.cad import CadTask
 from zerofit.tasks.classify import Classify
 from zerofit.tasks.grpo import GrpoTask
 from zerofit.tasks.probe import Probe
@@ -35,4 +36,4 @@ class Task(Protocol):
         """What it puts into the loop (loop.py)."""
 
 
-TASKS: dict[str, Task] = {"classify": Classify(), "probe": Probe(), "sft": Sft(), "grpo": GrpoTask()}
+TASKS: dict[str, Task] = {"classify": Classify(), "probe": Probe(), "sft": Sft(), "grpo": GrpoTask(), "cad": CadTask()}

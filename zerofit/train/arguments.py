@@ -32,12 +32,17 @@ class Placed:
 
 
 class Arguments(Placed, TrainingArguments):
-    """Of tasks on images."""
+    """Of tasks that transformers' own Trainer does."""
 
 
 def training_arguments(spec: RunSpec, engine: Engine) -> TrainingArguments:
     """Translate the resolved run."""
     return Arguments(**_common(spec, engine), average_tokens_across_devices=False)
+
+
+def token_arguments(spec: RunSpec, engine: Engine) -> TrainingArguments:
+    """The same for a loss of the tokens of the global batch."""
+    return Arguments(**_common(spec, engine), average_tokens_across_devices=True)
 
 
 def sft_arguments(spec: RunSpec, engine: Engine) -> SFTConfig:

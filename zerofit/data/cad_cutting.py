@@ -1,0 +1,167 @@
+"""Which rows a recipe uses, in which split, and their tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from zerofit.config.cad import Cad
+from zerofit.config.errors import UserError
+from zerofit.config.schema import Recipe
+from zerofit.data.cad_inputs import Sizes, Slots
+from zerofit.data.cad_rows import Bad
+from zerofit.data.cad_samples import CadSamples, schema_of
+from zerofit.data.cad_table import PATIENCE, Table
+from zerofit.data.making import HELD_OUT, LIMITED
+from zerofit.data.samples import Writer
+from zerofit.data.splits import SplitName
+from zerofit.data.spool import BATCH, draw
+from zerofit.prepare.progress import RowsProgress
+
+Rows = NDArray[np.int64]
+LEFT_OUT = "left_out.jsonl"
+
+
+@dataclass(frozen=True)
+class Usable:
+    """Rows that can be used."""
+
+    rows: Rows
+    """Their numbers."""
+    bad: tuple[Bad, ...]
+    """All models that cannot."""
+
+    @classmethod
+    def of(cls, table: Table, reasons: Mapping[int, str], needs_caption: bool) -> Usable:
+        """Those for which no reason is given, and which have a caption where rows are to see one."""
+        why = dict(reasons)
+        if needs_caption:
+            without = (number for number, row in enumerate(table.rows) if row.caption is None)
+            why |= {number: "has no caption" for number in without if number not in why}
+        rows = np.array([number for number in range(len(table.rows)) if number not in why], dtype=np.int64)
+        return cls(rows, (*table.bad, *(Bad(table.rows[number].id, why[number]) for number in sorted(why))))
+
+
+def validation_from(data: Cad, table: Table) -> Literal["split", "train", "test"]:
+    """Where validation samples come from. Raises UserError where there is nothing to train or to validate on."""
+    there = {row.split for row in table.rows}
+    if there and not there & {None, "train"}:
+        raise UserError(f"data.path: no model of {data.path} is in the split train; it cannot be trained on")
+    if "validation" in there:
+        return "split"
+    if data.validation > 0:
+        return "train"
+    if "test" in there:
+        return "test"
+    raise UserError(
+        f"data.validation: {data.path} has neither a validation nor a test split; set the fraction of the models to "
+        "hold out, for example data.validation=0.05"
+    )
+
+
+class Cutting:
+    """Cuts the rows of a table into samples, in an empty directory."""
+
+    def __init__(self, recipe: Recipe, tokenizer: PreTrainedTokenizerBase, slots: Slots, directory: Path) -> None:
+        self.data, self.seed = recipe.cad, recipe.train.seed
+        self.tokenizer, self.slots, self.directory = tokenizer, slots, directory
+        self.bare: list[int] = tokenizer("")["input_ids"]
+        self.most = max(self.slots.of(one.inputs) for one in self.data.shares)
+        """Tokens of what a row may see besides its caption."""
+
+    def all(self, table: Table, usable: Usable) -> dict[str, Any]:
+        """A file for each split; what they hold, by the names of CadFacts. Raises UserError."""
+        parts = self._parts(table, usable.rows)
+        with closing(RowsProgress(name="tokenise", total=sum(map(len, parts.values())), delay=PATIENCE)) as bar:
+            long = {split: self._split(split, rows, table, bar) for split, rows in parts.items()}
+        self._note([*usable.bad, *(one for bad in long.values() for one in bad)])
+        found = {split: CadSamples(self.directory / f"{split}.arrow") for split in parts}
+        sizes = {split: samples.sizes(self.slots) for split, samples in found.items()}
+        train = sizes["train"]
+        return {
+            "train": len(found["train"]),
+            "validation": len(found["validation" if "validation" in found else "test"]),
+            "test": len(found["test"]) if "test" in found else 0,
+            "rows": len(found["train"]),
+            "tokens": round(sum(one.share * int(train.of(one.inputs).sum()) for one in self.data.shares)),
+            "targets": int(train.commands.sum()),
+            "longest": max(self._longest(one) for one in sizes.values()),
+            "left_out": len(long["train"]) + len(usable.bad),
+        }
+
+    def _longest(self, sizes: Sizes) -> int:
+        return max(int(sizes.of(one.inputs).max()) for one in self.data.shares)
+
+    def _parts(self, table: Table, rows: Rows) -> dict[SplitName, Rows]:
+        """The rows of each split that is not another's."""
+        parts: dict[SplitName, list[int]] = {"train": []}
+        for number in rows.tolist():
+            parts.setdefault(table.rows[number].split or "train", []).append(number)
+        taken = {split: np.array(numbers, dtype=np.int64) for split, numbers in parts.items()}
+        train = taken["train"]
+        if self.data.validation > 0 and "validation" not in taken:
+            held = draw(len(train), max(1, round(self.data.validation * len(train))), self.seed, HELD_OUT)
+            taken["validation"] = train[held]
+            train = np.delete(train, held)
+        if not len(train):
+            raise UserError(f"data: of {len(table.rows):,} models none is left to train on")
+        if self.data.limit is not None and self.data.limit < len(train):
+            train = train[draw(len(train), self.data.limit, self.seed, LIMITED)]
+        return {**taken, "train": train}
+
+    def _split(self, split: SplitName, rows: Rows, table: Table, bar: RowsProgress) -> list[Bad]:
+        """Write its file; what is too long. Raises UserError where all is."""
+        long: list[Bad] = []
+        shortest = 0
+        writer = Writer(self.directory / f"{split}.arrow", schema_of(self.bare))
+        for start in range(0, len(rows), BATCH):
+            for record in self._records(rows[start : start + BATCH], table):
+                length = self._length(record)
+                if length <= self.data.max_length:
+                    writer.add(record)
+                else:
+                    shortest = min(shortest or length, length)
+                    long.append(Bad(record["id"], f"has {length:,} tokens, and max_length is {self.data.max_length:,}"))
+                bar.add()
+        writer.close()
+        if not writer.rows:
+            raise UserError(
+                f"data.max_length: none of the {len(rows):,} models of the split {split} is short enough: the shortest "
+                f"has {shortest:,} tokens, and max_length is {self.data.max_length:,}"
+            )
+        return long
+
+    def _records(self, rows: Rows, table: Table) -> list[dict[str, Any]]:
+        models = [table.rows[number] for number in rows.tolist()]
+        captions = self._tokens([f"{model.caption or ''}\n" for model in models])
+        commands = self._tokens([model.commands for model in models])
+        end = [int(self.tokenizer.eos_token_id)]
+        return [
+            {"id": model.id, "row": row, "caption": [*self.bare, *caption], "commands": [*command, *end]}
+            for model, row, caption, command in zip(models, rows.tolist(), captions, commands, strict=True)
+        ]
+
+    def _tokens(self, texts: list[str]) -> list[list[int]]:
+        found: list[list[int]] = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)[
+            "input_ids"
+        ]
+        return found
+
+    def _length(self, record: dict[str, Any]) -> int:
+        """Tokens of a row with all that it may see."""
+        return max(
+            len(record["caption"] if one.inputs.text else self.bare) + self.slots.of(one.inputs)
+            for one in self.data.shares
+        ) + len(record["commands"])
+
+    def _note(self, bad: list[Bad]) -> None:
+        lines = [json.dumps({"id": one.id, "reason": one.reason}) + "\n" for one in bad]
+        (self.directory / LEFT_OUT).write_text("".join(lines), encoding="utf-8")
