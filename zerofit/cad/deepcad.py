@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from reprlib import repr as brief
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -72,19 +73,19 @@ def read(document: Any) -> tuple[Shape, Box | None]:
 
 def _extrusions(entities: Mapping[str, Any], name: str) -> Iterator[Extrusion]:
     """One a profile."""
-    feature = _checked(said.Extrude, _entry(entities, name, "entities"), f"extrusion {name!r}")
+    feature = _checked(said.Extrude, _entry(entities, name, "entities"), f"extrusion {brief(name)}")
     operation, extent = OPERATIONS[feature.operation], EXTENTS[feature.extent_type]
     distances = feature.extent_one.distance.value, 0.0
     if extent is Extent.TWO_SIDES:
         if feature.extent_two is None:
-            raise CadError(f"extrusion {name!r}: goes to two sides and has no extent_two")
+            raise CadError(f"extrusion {brief(name)}: goes to two sides and has no extent_two")
         distances = distances[0], feature.extent_two.distance.value
     if any(side.taper_angle.value != 0 for side in (feature.extent_one, feature.extent_two) if side is not None):
-        raise CadError(f"extrusion {name!r}: has a taper_angle; walls are to be straight")
+        raise CadError(f"extrusion {brief(name)}: has a taper_angle; walls are to be straight")
     for number, use in enumerate(feature.profiles):
-        sketch = _checked(said.Sketch, _entry(entities, use.sketch, "entities"), f"sketch {use.sketch!r}")
-        where = f"profile {use.profile!r} of sketch {use.sketch!r}"
-        profile = _checked(said.Profile, _entry(sketch.profiles, use.profile, f"sketch {use.sketch!r}"), where)
+        sketch = _checked(said.Sketch, _entry(entities, use.sketch, "entities"), f"sketch {brief(use.sketch)}")
+        where = f"profile {brief(use.profile)} of sketch {brief(use.sketch)}"
+        profile = _checked(said.Profile, _entry(sketch.profiles, use.profile, f"sketch {brief(use.sketch)}"), where)
         try:
             loops = in_order([[_curve(curve) for curve in loop.profile_curves] for loop in profile.loops])
             frame = _frame(sketch.transform)
@@ -145,7 +146,7 @@ def _solid(place: said.Place) -> Vector:
 
 def _entry(entries: Mapping[str, Any], name: str, where: str) -> Any:
     if name not in entries:
-        raise CadError(f"{where}: has no {name!r}")
+        raise CadError(f"{where}: has no {brief(name)}")
     return entries[name]
 
 

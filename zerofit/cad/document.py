@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 FARTHEST = 1e6
 """Metres. What is larger is no part but a fault."""
@@ -61,10 +61,29 @@ class ArcCurve(Piece):
 AnyCurve = LineCurve | CircleCurve | ArcCurve
 
 
+def _type(raw: Any) -> str | None:
+    kind = raw.get("type") if isinstance(raw, dict) else None
+    return kind if isinstance(kind, str) and kind in ("Line3D", "Circle3D", "Arc3D") else None
+
+
+ByType = Discriminator(
+    _type,  # a function, since pydantic would show what else stands there, however long
+    custom_error_type="curve",
+    custom_error_message="type of a curve is to be Line3D, Circle3D or Arc3D",
+)
+
+
 class LoopOfCurves(Piece):
     """Curves that close."""
 
-    profile_curves: list[Annotated[AnyCurve, Field(discriminator="type")]] = Field(min_length=1)
+    profile_curves: list[
+        Annotated[
+            Annotated[LineCurve, Tag("Line3D")]
+            | Annotated[CircleCurve, Tag("Circle3D")]
+            | Annotated[ArcCurve, Tag("Arc3D")],
+            ByType,
+        ]
+    ] = Field(min_length=1)
 
 
 class Profile(Piece):

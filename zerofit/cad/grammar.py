@@ -24,7 +24,7 @@ PLANES = {
     (192, 128, 192): "right",
     (192, 255, 192): "left",
 }
-"""Angles of planes that have a name: of the view they face, with x to the right of it."""
+"""Angles of planes that have a name: the side they face, from where their x axis points to the right."""
 OPERATIONS = {
     Operation.NEW_BODY: "new",
     Operation.JOIN: "join",

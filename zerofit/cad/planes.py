@@ -1,4 +1,8 @@
-"""A sketch's plane as three angles: theta and phi of its normal, gamma of its x axis about the normal (DeepCAD's)."""
+"""A sketch's plane as three angles, DeepCAD's: theta and phi of its normal, gamma of its x axis about the normal.
+
+DeepCAD itself takes phi as arctan(y / x), and so turns a plane whose normal has a negative x by half a turn about the z
+axis: its vectors of such parts make other parts. Here phi is the normal's.
+"""
 
 from __future__ import annotations
 

@@ -14,9 +14,9 @@
 - `line X Y`, `arc X Y SWEEP`: to (X, Y). An arc turns SWEEP / 256 of a whole turn, clockwise where it is negative.
 - `circle X Y RADIUS`
 - `extrude PLANE at PX PY PZ size SIZE OPERATION [EXTENT] DISTANCE [SECOND]`: the loops before it are extruded.
-  PLANE is top, bottom, front, back, right or left, or the angles THETA PHI GAMMA; OPERATION is new, join, cut or
-  intersect; EXTENT is both (symmetric) or two, and nothing where it is one side; SECOND is 128, no distance, where it
-  is left out.
+  PLANE is the side it faces, top (+z), bottom, front (-y), back, right (+x) or left, or the angles THETA PHI GAMMA;
+  OPERATION is new, join, cut or intersect; EXTENT is both (symmetric) or two, and nothing where it is one side; SECOND
+  is 128, no distance, where it is left out.
 - `end`
 """
 
@@ -97,8 +97,8 @@ def _check(text: str) -> None:
     for position, character in enumerate(text):
         following = state.advance(character)
         if following is None:
-            expected = repr("".join(sorted(state.viable))) if state.viable else "the text is to end"
-            raise CadError(f"{_place(text, position)}: {character!r}, where one of {expected} is expected")
+            expected = f"one of {''.join(sorted(state.viable))!r}" if state.viable else "the end"
+            raise CadError(f"{_place(text, position)}: {character!r}, where {expected} is expected")
         state = following
     if not state.finished:
         raise CadError(f"{_place(text, len(text))}: ends before it is whole")
