@@ -23,9 +23,11 @@ def sizes(samples: int, seed: int = 0) -> Sizes:
     return Sizes(captions, commands, 1, Slots(16, 25))
 
 
-def steps(found: Sizes, layout: Batches, seed: int, epoch: int, first: int = 0) -> list[list[list[CadKey]]]:
+def steps(
+    found: Sizes, layout: Batches, seed: int, epoch: int, first: int = 0, shares: tuple[Share, ...] = SHARES
+) -> list[list[list[CadKey]]]:
     """The micro-batches of each optimizer step of an epoch, in the order of (accumulation, rank)."""
-    orders = [CadOrder(found, SHARES, 3, layout, seed, rank) for rank in range(layout.ranks)]
+    orders = [CadOrder(found, shares, 3, layout, seed, rank) for rank in range(layout.ranks)]
     for order in orders:
         order.seek(epoch, first)
     drawn = [list(order) for order in orders]

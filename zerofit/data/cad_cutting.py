@@ -20,6 +20,7 @@ from zerofit.data.cad_inputs import Sizes, Slots
 from zerofit.data.cad_rows import Bad
 from zerofit.data.cad_samples import CadSamples, schema_of
 from zerofit.data.cad_table import PATIENCE, Table
+from zerofit.data.cad_tokens import CadTokens
 from zerofit.data.making import HELD_OUT, LIMITED
 from zerofit.data.samples import Writer
 from zerofit.data.splits import SplitName
@@ -72,10 +73,7 @@ class Cutting:
 
     def __init__(self, recipe: Recipe, tokenizer: PreTrainedTokenizerBase, slots: Slots, directory: Path) -> None:
         self.data, self.seed = recipe.cad, recipe.train.seed
-        self.tokenizer, self.slots, self.directory = tokenizer, slots, directory
-        self.bare: list[int] = tokenizer("")["input_ids"]
-        self.most = max(self.slots.of(one.inputs) for one in self.data.shares)
-        """Tokens of what a row may see besides its caption."""
+        self.tokens, self.slots, self.directory = CadTokens(tokenizer), slots, directory
 
     def all(self, table: Table, usable: Usable) -> dict[str, Any]:
         """A file for each split; what they hold, by the names of CadFacts. Raises UserError."""
@@ -121,7 +119,7 @@ class Cutting:
         """Write its file; what is too long. Raises UserError where all is."""
         long: list[Bad] = []
         shortest = 0
-        writer = Writer(self.directory / f"{split}.arrow", schema_of(self.bare))
+        writer = Writer(self.directory / f"{split}.arrow", schema_of(self.tokens.bare))
         for start in range(0, len(rows), BATCH):
             for record in self._records(rows[start : start + BATCH], table):
                 length = self._length(record)
@@ -141,24 +139,17 @@ class Cutting:
 
     def _records(self, rows: Rows, table: Table) -> list[dict[str, Any]]:
         models = [table.rows[number] for number in rows.tolist()]
-        captions = self._tokens([f"{model.caption or ''}\n" for model in models])
-        commands = self._tokens([model.commands for model in models])
-        end = [int(self.tokenizer.eos_token_id)]
+        prompts = self.tokens.prompts([model.caption or "" for model in models])
+        commands = self.tokens.commands([model.commands for model in models])
         return [
-            {"id": model.id, "row": row, "caption": [*self.bare, *caption], "commands": [*command, *end]}
-            for model, row, caption, command in zip(models, rows.tolist(), captions, commands, strict=True)
+            {"id": model.id, "row": row, "caption": prompt, "commands": command}
+            for model, row, prompt, command in zip(models, rows.tolist(), prompts, commands, strict=True)
         ]
-
-    def _tokens(self, texts: list[str]) -> list[list[int]]:
-        found: list[list[int]] = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)[
-            "input_ids"
-        ]
-        return found
 
     def _length(self, record: dict[str, Any]) -> int:
         """Tokens of a row with all that it may see."""
         return max(
-            len(record["caption"] if one.inputs.text else self.bare) + self.slots.of(one.inputs)
+            len(record["caption"] if one.inputs.text else self.tokens.bare) + self.slots.of(one.inputs)
             for one in self.data.shares
         ) + len(record["commands"])
 

@@ -34,7 +34,7 @@ def read_directory(data: Cad, seed: int) -> Iterator[CadRow | Bad]:
             sequence, box = _read(paths[id])
             commands = text.write(sequence)
         except CadError as error:
-            yield Bad(id, f"{paths[id].name}: {error}")
+            yield Bad(id, str(error))
             continue
         split = None if split_of is None else split_of[id]
         cloud = None if box is None else clouds.get(id)  # of another frame, maybe
