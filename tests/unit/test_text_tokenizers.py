@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ from hypothesis import strategies as st
 from text_examples import recipe
 from transformers import AutoTokenizer
 
+from zerofit.cad.parts import part
+from zerofit.cad.text import write
 from zerofit.config.errors import UserError
 from zerofit.data.arithmetic import problem
-from zerofit.data.byte_tokenizer import byte_tokenizer, problem_tokenizer
+from zerofit.data.byte_tokenizer import byte_tokenizer, part_tokenizer, problem_tokenizer
 from zerofit.data.templates import names, shipped
 from zerofit.data.tokenizer import load_tokenizer, vocabulary
 
-BYTES, PROBLEMS = byte_tokenizer(), problem_tokenizer()
+BYTES, PROBLEMS, PARTS = byte_tokenizer(), problem_tokenizer(), part_tokenizer()
 
 
 @given(st.text())
@@ -101,7 +104,8 @@ def test_a_hub_tokenizer_that_is_here_is_not_asked_for(monkeypatch: pytest.Monke
 
 @given(st.text())
 def test_merges_lose_no_text(text: str) -> None:
-    assert PROBLEMS.decode(PROBLEMS(text, add_special_tokens=False).input_ids) == text
+    for merged in (PROBLEMS, PARTS):
+        assert merged.decode(merged(text, add_special_tokens=False).input_ids) == text
 
 
 def test_merges_are_of_the_word_problems_and_keep_numbers_apart() -> None:
@@ -114,3 +118,17 @@ def test_merges_are_of_the_word_problems_and_keep_numbers_apart() -> None:
         for text in (f"{number} + 1", f"has {number} eggs", f"= {number}\n", f"{{{number}}}"):
             assert str(number) in [PROBLEMS.decode([token]) for token in PROBLEMS(text).input_ids]
     assert vocabulary(PROBLEMS) == 643
+
+
+def test_merges_of_parts_make_a_token_of_each_number_and_word() -> None:
+    """A third of the tokens of bytes; a caption's 64 is the token of the commands' 64; commands begin alike."""
+    for index in range(4000, 4100):
+        caption, commands = part(0, index).caption, write(part(0, index).sequence)
+        found, written = PARTS(caption).input_ids, PARTS(commands).input_ids
+        assert 3 * len(found + written) < len(caption + commands)
+        for text, ids in ((caption, found), (commands, written)):
+            tokens = [PARTS.decode([token]) for token in ids]
+            assert [token for token in tokens if re.search(r"\d", token)] == re.findall(r" \d+", text)
+        prompt = "Make:\n"
+        assert PARTS(prompt + commands).input_ids == PARTS(prompt).input_ids + written
+    assert vocabulary(PARTS) <= 643

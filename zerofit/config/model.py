@@ -121,8 +121,9 @@ class LanguageSection(ModelSection):
     """Fields that every model with a tokenizer has."""
 
     tokenizer: str | None = None
-    """Made on the spot: `bytes` (a token for each byte) or `problems` (byte-level merges learnt from the embedded word
-    problems); or a directory, or a hub id; null: the one of `pretrained`."""
+    """Made on the spot: `bytes` (a token for each byte), `problems` or `parts` (byte-level merges learnt from the
+    embedded word problems, or from the embedded parts' captions and commands); or a directory, or a hub id; null: the
+    one of `pretrained`."""
     chat_template: str | None = None
     """A Jinja file, or the name of a shipped template (`zerofit/recipes/templates/`); null: the tokenizer's own."""
 

@@ -12,10 +12,14 @@ from zerofit.config.errors import UserError
 from zerofit.config.located import located
 from zerofit.config.model import LanguageSection
 from zerofit.config.schema import Recipe
-from zerofit.data.byte_tokenizer import byte_tokenizer, problem_tokenizer
+from zerofit.data.byte_tokenizer import byte_tokenizer, part_tokenizer, problem_tokenizer
 from zerofit.data.templates import template
 
-MADE: dict[str, Callable[[], PreTrainedTokenizerBase]] = {"bytes": byte_tokenizer, "problems": problem_tokenizer}
+MADE: dict[str, Callable[[], PreTrainedTokenizerBase]] = {
+    "bytes": byte_tokenizer,
+    "problems": problem_tokenizer,
+    "parts": part_tokenizer,
+}
 """Made on the spot, by the name that a recipe gives."""
 FILES = (
     "tokenizer.json",

@@ -78,7 +78,7 @@ class FourHolePlate(Form):
         """Holes lie 4 or more from edges, 8 or more from each other."""
         width, depth, thickness, radius = (
             pick(grid(56, 96)),
-            pick(grid(48, 80)),
+            pick(grid(56, 88)),
             pick(grid(4, 16, 4)),
             pick(grid(4, 8, 2)),
         )

@@ -32,7 +32,7 @@ class SteppedBlock(Form):
         """The upper block stands 8 or more from the lower one's edges."""
         width, depth, height = pick(grid(48, 96, 16)), pick(grid(48, 80, 16)), pick(grid(8, 32))
         x, y = pick(grid(8, 24)), pick(grid(8, 24))
-        upper = pick(grid(16, width - 8 - x)), pick(grid(16, depth - 8 - y)), pick(grid(8, 40))
+        upper = pick(grid(16, width - 8 - x, 16)), pick(grid(16, depth - 8 - y, 16)), pick(grid(16, 40))
         return cls(width, depth, height, x, y, *upper)
 
     @property
