@@ -23,6 +23,7 @@ from zerofit.config.errors import UserError
 from zerofit.config.limited import read_limited
 from zerofit.config.model import PatchLM
 from zerofit.data.tokenizer import load_tokenizer
+from zerofit.models.cad_mllm import LANGUAGE, CadMllm
 from zerofit.models.causal_lm import LanguageModel
 from zerofit.models.classifier import BACKBONE
 from zerofit.models.origin import HEAD, VIT_HEAD, first
@@ -39,7 +40,7 @@ def as_transformers(content: Content, described: Described, dtype: torch.dtype) 
     """`content`, of a run without adapters or with merged ones, under transformers' names. Raises UserError.
 
     A ViT becomes ViTForImageClassification, its head included; a decoder as image backbone the family's model without
-    head; a language model is the family's with its LM head.
+    head; a language model is the family's with its LM head, and of a CAD-MLLM that is all that goes out.
     """
     config = deepcopy(described.plain.config)
     config.dtype = dtype
@@ -80,7 +81,7 @@ def as_transformers(content: Content, described: Described, dtype: torch.dtype) 
         buffers=frozenset(renamed[name] for name in content.buffers if name in renamed),
         optimizer=None,
         config=config.to_json_file,
-        beside=partial(_write_beside, described) if isinstance(described.plain, LanguageModel) else None,
+        beside=partial(_write_beside, described) if isinstance(described.plain, (LanguageModel, CadMllm)) else None,
         notes=notes,
     )
 
@@ -100,6 +101,8 @@ def _form(ours: TrainedModel) -> tuple[type[PreTrainedModel], Callable[[str], st
         )
     if isinstance(ours, LanguageModel):
         return cast("type[PreTrainedModel]", MODEL_FOR_CAUSAL_LM_MAPPING[type(ours.config)]), lambda name: name
+    if isinstance(ours, CadMllm):
+        return type(ours.family), lambda name: name.removeprefix(LANGUAGE) if name.startswith(LANGUAGE) else None
     return type(ours.family), lambda name: name.removeprefix(BACKBONE) if name.startswith(BACKBONE) else None
 
 

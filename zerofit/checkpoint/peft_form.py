@@ -9,6 +9,7 @@ from pathlib import Path
 from zerofit.checkpoint.content import Content
 from zerofit.checkpoint.stream import Value
 from zerofit.config.errors import UserError
+from zerofit.models.cad_mllm import CadMllm
 from zerofit.models.causal_lm import LanguageModel
 from zerofit.models.whole import Described
 from zerofit.plan.spec import origin_of
@@ -21,12 +22,14 @@ PARTS = {".lora_A.default.weight": ".lora_A.weight", ".lora_B.default.weight": "
 def as_peft(content: Content, described: Described) -> Content:
     """The adapters of `content`, of a run that has some, under peft's names; adapter_config.json beside them.
 
-    Raises UserError where there are none, where more was trained than they, and for an image classifier, which no
-    class of transformers is.
+    Raises UserError where there are none, where more was trained than they, and for what no class of transformers is:
+    image classifiers and CAD-MLLMs.
     """
     lora = described.spec.recipe.model.lora
     if lora is None:
         raise UserError("--to peft: the run has no adapters (model.lora); use --to hf")
+    if isinstance(described.plain, CadMllm):
+        raise UserError("--to peft: adapters are not all that was trained of a CAD-MLLM; use --to safetensors")
     if not isinstance(described.plain, LanguageModel):
         raise UserError("--to peft: adapters of an image classifier fit no class of transformers; use --to hf")
     trained = [name for name, parameter in described.model.named_parameters() if parameter.requires_grad]

@@ -23,6 +23,7 @@ class Countable(Protocol):
     tokens: int
     span: int
     causal: bool
+    uniform: bool
 
     @property
     def once(self) -> nn.Module | None:
@@ -46,12 +47,16 @@ def flops_per_sample(model: Countable) -> float:
     return products + _attention(model)
 
 
-def training_flops_per_sample(model: Countable) -> float:
+def training_flops_per_sample(model: Countable) -> float | None:
     """FLOPs of one sample's forward and backward pass: three times the forward's where everything is trained.
+
+    Null for a model that is not uniform: how often its parts run, its samples say, and no count of tokens.
 
     Backward costs a product for the gradient of a layer's input, from the first block with a trained parameter on,
     and one for the gradient of its weights, where they are trained; attention twice its forward, from there on.
     """
+    if not model.uniform:
+        return None
     layers = list(_products(model))
     trained = [model.depth_of(f"{name}.weight") for name, module, _ in layers if module.weight.requires_grad]
     first = min(trained, default=None)

@@ -144,9 +144,11 @@ def first_weights(
                 f"model.pretrained: {directory} lacks weights of {type(skeleton.family).__name__}: "
                 f"{', '.join(name.removeprefix(skeleton.prefix) for name in missing[:3])}{more}"
             )
-    for name, value in skeleton.part_weights(spec, frozenset(left)):
-        yield name, value
-        left.pop(name, None)
+    for part, source in skeleton.pretrained_parts(spec).items():
+        if any(name.startswith(part) for name in left):
+            for name, value in skeleton.part_weights(part, source):
+                yield name, value
+                left.pop(name, None)
     yield from fresh_weights(skeleton, left, spec.recipe.train.seed, device)
 
 

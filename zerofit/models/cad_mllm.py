@@ -1,15 +1,15 @@
 """CAD-MLLM (Xu et al. 2024): a language model whose tokens may come from an image or a point cloud as well.
 
-    point cloud -> PointEncoder  -> Projector \\
-    image       -> image encoder -> Projector  > slots of the token sequence -> language model -> logits
-    text        -> token embedding            /
+    point cloud -> point encoder -> projector -+
+    image       -> image encoder -> projector -+-> places of a row -> language model -> logits
+    text        -> token embedding ------------+
 
 `slots` says which place of a row is whose: no token of the vocabulary stands for an image, so any tokenizer does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ class CadMllm(TrainedModel):
     additions = (VISION, CLOUDS, "image_projector.", "point_projector.")
     patches = 0
     causal = True
+    uniform = False
 
     def __init__(self, config: PreTrainedConfig, spec: RunSpec, compute_dtype: torch.dtype) -> None:
         super().__init__()
@@ -115,13 +116,22 @@ class CadMllm(TrainedModel):
         else:
             nn.init.trunc_normal_(value, std=0.02)
 
-    def part_weights(self, spec: RunSpec, wanted: Collection[str]) -> Iterator[tuple[str, Tensor]]:
-        """Those of `model.vision.pretrained` and `model.points.pretrained`. Raises UserError."""
+    def pretrained_parts(self, spec: RunSpec) -> dict[str, str]:
+        """`model.vision.pretrained` and `model.points.pretrained`."""
         section = spec.recipe.cad_model
-        if self.vision is not None and section.vision is not None and section.vision.pretrained is not None:
-            yield from vision_weights(self.vision, section.vision.pretrained, VISION, wanted, self.idle)
-        if self.points is not None and section.points is not None and section.points.pretrained is not None:
-            yield from point_weights(self.points, Path(section.points.pretrained), CLOUDS, wanted)
+        named = {
+            VISION: None if section.vision is None else section.vision.pretrained,
+            CLOUDS: None if section.points is None else section.points.pretrained,
+        }
+        return {part: source for part, source in named.items() if source is not None}
+
+    def part_weights(self, part: str, source: str) -> Iterator[tuple[str, Tensor]]:
+        """As the base class. Raises UserError."""
+        if part == VISION:
+            assert self.vision is not None
+            return vision_weights(self.vision, source, part, self.idle)
+        assert self.points is not None
+        return point_weights(self.points, Path(source), part)
 
     def embed(
         self, input_ids: Tensor, slots: Tensor | None = None, points: Tensor | None = None, images: Tensor | None = None

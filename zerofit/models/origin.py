@@ -34,6 +34,8 @@ class Account:
     path: Path
     read: list[str] = field(default_factory=list)
     resampled: list[str] = field(default_factory=list)
+    pretrained: list[str] = field(default_factory=list)
+    """Of parts that the recipe names weights of their own for."""
     fresh: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     note: str = ""
@@ -45,6 +47,7 @@ class Account:
         for what, names in (
             ("read", self.read),
             ("resampled", self.resampled),
+            ("pretrained", self.pretrained),
             ("drawn fresh", self.fresh),
             ("not used", self.unused),
         ):
@@ -87,7 +90,10 @@ def origin_weights(skeleton: TrainedModel, spec: RunSpec) -> Iterator[tuple[str,
         yield name, value
         account.read.append(name)
     given = set(account.read)
-    account.fresh = [name for name in names if name not in given]
+    beside = tuple(skeleton.pretrained_parts(spec))
+    rest = [name for name in names if name not in given]
+    account.pretrained = [name for name in rest if name.startswith(beside)]
+    account.fresh = [name for name in rest if not name.startswith(beside)]
     if not dist.is_initialized() or dist.get_rank() == 0:
         print(account.table(), flush=True)
 

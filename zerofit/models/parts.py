@@ -15,14 +15,12 @@ VISION_FIELD, POINTS_FIELD = "model.vision.pretrained", "model.points.pretrained
 
 
 def vision_weights(
-    encoder: PreTrainedModel, name: str, prefix: str, wanted: Collection[str], idle: Collection[str]
+    encoder: PreTrainedModel, name: str, prefix: str, idle: Collection[str]
 ) -> Iterator[tuple[str, Tensor]]:
     """(`prefix` and name, value) of what the directory, or the hub's model, `name` has of `encoder`.
 
-    Nothing is read where `wanted` has none of it. Raises UserError, also where it lacks something that is not `idle`.
+    Raises UserError, also where it lacks something that is not `idle`.
     """
-    if not any(one.startswith(prefix) for one in wanted):
-        return
     directory = locate(name, field=VISION_FIELD)
     shapes = {one: place.shape for one, place in encoder.state_dict().items()}
     found = translate(encoder, safetensors_in(directory, VISION_FIELD))
@@ -36,10 +34,8 @@ def vision_weights(
         raise UserError(f"{VISION_FIELD}: {directory} lacks weights of {type(encoder).__name__}: {missing[0]}")
 
 
-def point_weights(encoder: nn.Module, path: Path, prefix: str, wanted: Collection[str]) -> Iterator[tuple[str, Tensor]]:
+def point_weights(encoder: nn.Module, path: Path, prefix: str) -> Iterator[tuple[str, Tensor]]:
     """The same out of a safetensors file, whose names are the encoder's, with or without `prefix`. Raises UserError."""
-    if not any(one.startswith(prefix) for one in wanted):
-        return
     path = path.expanduser()
     if not path.is_file():
         raise UserError(f"{POINTS_FIELD}: {path} is no file; give the safetensors file of a point encoder")

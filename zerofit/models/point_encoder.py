@@ -36,7 +36,7 @@ class PointEncoder(nn.Module):
         """points float32 [P, N, 6], positions in [-1, 1]; or their bits, as int32."""
         features = fourier_features(float32_of(points), self.frequencies)
         context = self.embedding(features.to(self.dtype))
-        latents = self.latents.to(context.dtype).expand(len(points), -1, -1)
+        latents = self.latents.expand(len(points), -1, -1)
         for block in self.blocks:
             latents = block(latents, context)
         normalised: Tensor = self.norm(latents)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import torch
@@ -42,6 +42,8 @@ class TrainedModel(nn.Module):
     """Of these, how many see each other: all of an image, a row of text (rows may share a sample)."""
     causal: bool
     """Whether a token sees the later ones."""
+    uniform: bool = True
+    """Whether all that a sample is made of passes the same layers."""
     additions: tuple[str, ...] = ()
     """In front of the names of parts that `init_from` may lack altogether: an earlier stage had none."""
 
@@ -68,12 +70,13 @@ class TrainedModel(nn.Module):
         """
         return frozenset()
 
-    def part_weights(self, spec: RunSpec, wanted: Collection[str]) -> Iterator[tuple[str, Tensor]]:
-        """(name, value) of parts, other than the family, that the recipe names pretrained weights for.
+    def pretrained_parts(self, spec: RunSpec) -> dict[str, str]:
+        """Of parts besides the family the pretrained weights that the recipe names, by what their names begin with."""
+        return {}
 
-        Parts of which nothing is `wanted` are left alone.
-        """
-        yield from ()
+    def part_weights(self, part: str, source: str) -> Iterator[tuple[str, Tensor]]:
+        """(name, value) of one of `pretrained_parts`."""
+        raise AssertionError(f"{part} has no weights of its own")
 
     def draw(self, name: str, value: Tensor) -> None:
         """Fill a parameter outside the families with its first values."""

@@ -67,9 +67,7 @@ def deepspeed_config(spec: RunSpec) -> Config:
 
 
 def _zero_init(spec: RunSpec) -> bool:
-    model = spec.recipe.model
-    quantized = model.kind == "causal_lm" and model.quantize is not None
-    return ZERO_STAGE[spec.strategy.name] == 3 and not quantized
+    return ZERO_STAGE[spec.strategy.name] == 3 and not spec.quantised
 
 
 def _check(spec: RunSpec) -> None:
