@@ -42,6 +42,10 @@ class Work:
     """Write this checkpoint as the run's own engine would, and no more."""
     recorded: bool = False
     """Rollouts are those of recorded.py; only with `whole`."""
+    synthetic: bool = False
+    """The task cad is that of cad_task.py; only with `whole`."""
+    collectives: bool = False
+    """Each rank leaves RUN/collectives-RANK.json, what it sent in which order; only with `whole`."""
     mutations: tuple[str, ...] = ()
     """Break the optimizer in these ways (mutations.py)."""
 

@@ -57,6 +57,8 @@ def train(work: dict[str, Any]) -> dict[str, Any]:
         rewrite(spec, spec, Path(work["rewrite"]))
         return {}
     if work["whole"]:
+        from cad_task import synthetic_cad
+        from collectives import recorded_collectives
         from recorded import recorded_rollouts
         from uneven import uneven_models
 
@@ -69,6 +71,8 @@ def train(work: dict[str, Any]) -> dict[str, Any]:
                 saved_as_taken_over() if work["resave"] else nullcontext(),
                 uneven_models() if work["uneven"] else nullcontext(),
                 recorded_rollouts() if work["recorded"] else nullcontext(),
+                synthetic_cad() if work["synthetic"] else nullcontext(),
+                recorded_collectives(spec.run_dir) if work["collectives"] else nullcontext(),
             ):
                 return TASKS[spec.recipe.task].train(spec, resume)
         except Stopped:
