@@ -116,6 +116,11 @@ REFUSED: dict[str, tuple[Raw, str]] = {
     "point": (document(extrusion("P"), P=[[line((1, 1), (1, 1))]]), "has no size"),
     "no loops": (document(extrusion("P"), P=[]), "loops: List should have at least 1 item"),
     "no curves": (document(extrusion("P"), P=[[]]), "loops.0.profile_curves: List"),
+    "no object": (document(extrusion("P"), P=[[1]]), "is to be Line3D"),
+    "no place": (
+        document(extrusion("P"), P=[[{**circle(0, 0, 1), "center_point": [0, 0]}]]),
+        "loops.0.profile_curves.0.Circle3D.center_point: is to be an object",
+    ),
     "spline": (document(extrusion("P"), P=[[{"type": "Spline"}]]), "is to be Line3D, Circle3D or Arc3D"),
     "no profile": (document(extrusion("Q"), P=[square(0, 1)]), "sketch 'S': has no 'Q'"),
     "no sketch": (document(extrusion("P", sketch="T"), P=[square(0, 1)]), "entities: has no 'T'"),

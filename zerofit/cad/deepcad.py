@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from zerofit.cad import document as said
 from zerofit.cad.errors import CadError
 from zerofit.cad.loops import in_order, reach
+from zerofit.cad.planes import dot
 from zerofit.cad.shape import (
     Arc,
     Box,
@@ -30,6 +31,7 @@ from zerofit.cad.shape import (
     Extrusion,
     Frame,
     Line,
+    Loop,
     Operation,
     Point,
     Shape,
@@ -73,28 +75,36 @@ def read(document: Any) -> tuple[Shape, Box | None]:
 
 def _extrusions(entities: Mapping[str, Any], name: str) -> Iterator[Extrusion]:
     """One a profile."""
-    feature = _checked(said.Extrude, _entry(entities, name, "entities"), f"extrusion {brief(name)}")
+    where = f"extrusion {brief(name)}"
+    feature = _checked(said.Extrude, _entry(entities, name, "entities"), where)
     operation, extent = OPERATIONS[feature.operation], EXTENTS[feature.extent_type]
-    distances = feature.extent_one.distance.value, 0.0
+    sides = [feature.extent_one]
     if extent is Extent.TWO_SIDES:
         if feature.extent_two is None:
-            raise CadError(f"extrusion {brief(name)}: goes to two sides and has no extent_two")
-        distances = distances[0], feature.extent_two.distance.value
-    if any(side.taper_angle.value != 0 for side in (feature.extent_one, feature.extent_two) if side is not None):
-        raise CadError(f"extrusion {brief(name)}: has a taper_angle; walls are to be straight")
+            raise CadError(f"{where}: goes to two sides and has no extent_two")
+        sides.append(feature.extent_two)
+    if any(side.taper_angle.value != 0 for side in sides):
+        raise CadError(f"{where}: has a taper_angle; walls are to be straight")
+    one, two, *_ = (*(side.distance.value for side in sides), 0.0)
     for number, use in enumerate(feature.profiles):
-        sketch = _checked(said.Sketch, _entry(entities, use.sketch, "entities"), f"sketch {brief(use.sketch)}")
-        where = f"profile {brief(use.profile)} of sketch {brief(use.sketch)}"
-        profile = _checked(said.Profile, _entry(sketch.profiles, use.profile, f"sketch {brief(use.sketch)}"), where)
-        try:
-            loops = in_order([[_curve(curve) for curve in loop.profile_curves] for loop in profile.loops])
-            frame = _frame(sketch.transform)
-        except CadError as error:
-            raise CadError(f"{where}: {error}") from None
-        if reach(loops) < said.SMALLEST:
-            raise CadError(f"{where}: has no size")
+        frame, loops = _profile(entities, use)
         joins = number > 0 and operation is Operation.NEW_BODY
-        yield Extrusion(frame, loops, distances, Operation.JOIN if joins else operation, extent)
+        yield Extrusion(frame, loops, (one, two), Operation.JOIN if joins else operation, extent)
+
+
+def _profile(entities: Mapping[str, Any], use: said.Use) -> tuple[Frame, tuple[Loop, ...]]:
+    sketch_name = f"sketch {brief(use.sketch)}"
+    where = f"profile {brief(use.profile)} of {sketch_name}"
+    sketch = _checked(said.Sketch, _entry(entities, use.sketch, "entities"), sketch_name)
+    profile = _checked(said.Profile, _entry(sketch.profiles, use.profile, sketch_name), where)
+    try:
+        frame = _frame(sketch.transform)
+        loops = in_order([[_curve(curve) for curve in loop.profile_curves] for loop in profile.loops])
+    except CadError as error:
+        raise CadError(f"{where}: {error}") from None
+    if reach(loops) < said.SMALLEST:
+        raise CadError(f"{where}: has no size")
+    return frame, loops
 
 
 def _curve(curve: said.AnyCurve) -> Curve:
@@ -118,7 +128,7 @@ def _middle(arc: said.ArcCurve) -> Point:
 def _frame(transform: said.Transform) -> Frame:
     x, y, z = (_solid(axis) for axis in (transform.x_axis, transform.y_axis, transform.z_axis))
     cross = (x[1] * y[2] - x[2] * y[1], x[2] * y[0] - x[0] * y[2], x[0] * y[1] - x[1] * y[0])
-    if max(abs(_dot(x, x) - 1), abs(_dot(y, y) - 1), abs(_dot(x, y)), math.dist(cross, z)) > SKEW:
+    if max(abs(dot(x, x) - 1), abs(dot(y, y) - 1), abs(dot(x, y)), math.dist(cross, z)) > SKEW:
         raise CadError("transform: axes are to be orthonormal, and z_axis x_axis cross y_axis")
     return Frame(_solid(transform.origin), x, y, z)
 
@@ -130,10 +140,6 @@ def _box(stated: said.BoundingBox) -> Box:
     if math.dist(low, high) < said.SMALLEST:
         raise CadError("document: bounding_box has no size")
     return low, high
-
-
-def _dot(one: Vector, other: Vector) -> float:
-    return sum(a * b for a, b in zip(one, other, strict=True))
 
 
 def _flat(place: said.Place) -> Point:
@@ -156,4 +162,5 @@ def _checked(kind: type[PieceT], value: Any, where: str) -> PieceT:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"])) or "all of it"
-        raise CadError(f"{where}: {place}: {first['msg']}") from None
+        reason = "is to be an object" if first["type"] == "model_type" else first["msg"]
+        raise CadError(f"{where}: {place}: {reason}") from None
