@@ -18,13 +18,14 @@ from PIL import Image
 
 from zerofit.config.changes import changed_fields
 from zerofit.config.data import Data
+from zerofit.config.model import CadMllm
 from zerofit.config.schema import Recipe
 from zerofit.config.stages import Job
 from zerofit.data.arithmetic import problem
 from zerofit.data.byte_tokenizer import byte_tokenizer
 from zerofit.plan.batch import make_batches
 from zerofit.plan.deepspeed import make_deepspeed
-from zerofit.plan.shapes import SHAPES
+from zerofit.plan.shapes import ENCODERS, SHAPES
 from zerofit.plan.spec import RunSpec
 from zerofit.plan.strategy import resolve_strategy
 
@@ -36,6 +37,11 @@ CHANGED = {
     "data.workers",
     "data.problems",
     "data.test_problems",
+    "data.parts",
+    "data.test_parts",
+    "model.points.width",
+    "model.points.depth",
+    "model.vision.pretrained",
     "data.limit",
     "grpo.sampling.max_tokens",
     "grpo.rollout.batch",
@@ -67,6 +73,7 @@ SMALL = {
     "vocab_size": 272,
 }
 PRETRAINED = {
+    "facebook/dinov2-large": "dinov2-large",
     "Qwen/Qwen3-8B": "qwen3-8b",
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": "deepseek-r1-distill-qwen-7b",
     "google/vit-base-patch16-224-in21k": "vit-base",
@@ -104,6 +111,7 @@ def shrunk(recipe: Recipe, directory: Path) -> list[str]:
         overrides.append(f"model.pretrained={pretrained(recipe.model.pretrained, directory)}")
     elif recipe.model.shape == "qwen3-8b":
         overrides.append(f"model.shape={json.dumps(small('qwen3-8b'))}")
+    overrides += seen(recipe, directory)
     if recipe.optimizer.warmup.epochs is not None:
         overrides.append("optimizer.warmup.epochs=0.1")
     if recipe.data.path is not None:
@@ -113,25 +121,41 @@ def shrunk(recipe: Recipe, directory: Path) -> list[str]:
         overrides.append(f"data.workers={min(recipe.data.workers, 1)}")
     if recipe.data.source == "arithmetic":
         overrides += ["data.problems=64", "data.test_problems=8"]
+    if recipe.data.source == "parts":
+        overrides += ["data.parts=48", "data.test_parts=8"]
     if recipe.data.source == "documents":
         overrides.append("data.limit=40")
     return overrides
 
 
+def seen(recipe: Recipe, directory: Path) -> list[str]:
+    """Overrides for the encoders of a CAD-MLLM."""
+    if not isinstance(recipe.model, CadMllm):
+        return []
+    vision, overrides = recipe.model.vision, []
+    if recipe.model.points is not None:
+        overrides += ["model.points.width=24", "model.points.depth=1"]
+    if vision is not None and vision.pretrained is not None:
+        overrides.append(f"model.vision.pretrained={pretrained(vision.pretrained, directory)}")
+    return overrides
+
+
 def small(shape: str) -> dict[str, Any]:
     """Config fields of a known shape with small sizes, and all else its own."""
-    return {**SHAPES[shape], **{name: size for name, size in SMALL.items() if name in SHAPES[shape]}}
+    whole = {**SHAPES, **ENCODERS}[shape]
+    return {**whole, **{name: size for name, size in SMALL.items() if name in whole}}
 
 
 def pretrained(name: str, directory: Path) -> Path:
     """A directory as the hub would give for `name`, with a small model of the same family."""
-    from transformers import AutoConfig, AutoModelForCausalLM, ViTModel
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
     path = directory / name
     config = AutoConfig.for_model(**small(PRETRAINED[name]))
-    model = ViTModel(config) if config.model_type == "vit" else AutoModelForCausalLM.from_config(config)
+    encoder = config.model_type in ("vit", "dinov2")
+    model = (AutoModel if encoder else AutoModelForCausalLM).from_config(config)
     model.save_pretrained(path)
-    if config.model_type != "vit":
+    if not encoder:
         byte_tokenizer().save_pretrained(path)
     return path
 
@@ -261,6 +285,56 @@ def stories(path: Path) -> Path:
     return path.with_suffix(".jsonl")
 
 
+def omni_cad(path: Path) -> Path:
+    """json/<shard>/<id>.json and txt/<shard>.json: blocks of forty heights, without clouds and images."""
+    captions = []
+    for number in range(40):
+        name, height = f"{number:08d}_00001", (number + 1) / 40
+        (path / "json" / "0000").mkdir(parents=True, exist_ok=True)
+        (path / "json" / "0000" / f"{name}.json").write_text(json.dumps(block(height)))
+        captions.append({"id": f"0000/{name}", "text caption": f"A block, {height} high."})
+    (path / "txt").mkdir()
+    (path / "txt" / "0000.json").write_text(json.dumps(captions))
+    return path
+
+
+def block(height: float) -> dict[str, Any]:
+    """DeepCAD's document of a block on the unit square."""
+
+    def place(x: float, y: float, z: float) -> dict[str, float]:
+        return {"x": x, "y": y, "z": z}
+
+    corners = [place(0, 0, 0), place(1, 0, 0), place(1, 1, 0), place(0, 1, 0)]
+    edges = [
+        {"type": "Line3D", "start_point": one, "end_point": other}
+        for one, other in zip(corners, corners[1:] + corners[:1], strict=True)
+    ]
+    axes = {"x_axis": place(1, 0, 0), "y_axis": place(0, 1, 0), "z_axis": place(0, 0, 1)}
+    sketch = {
+        "type": "Sketch",
+        "transform": {"origin": place(0, 0, 0), **axes},
+        "profiles": {"P": {"loops": [{"is_outer": True, "profile_curves": edges}]}},
+    }
+    none = {"distance": {"value": 0.0}, "taper_angle": {"value": 0.0}}
+    extrusion = {
+        "type": "ExtrudeFeature",
+        "profiles": [{"sketch": "S", "profile": "P"}],
+        "operation": "NewBodyFeatureOperation",
+        "start_extent": {"type": "ProfilePlaneStartDefinition"},
+        "extent_type": "OneSideFeatureExtentType",
+        "extent_one": {**none, "distance": {"value": height}},
+        "extent_two": none,
+    }
+    return {
+        "entities": {"S": sketch, "E": extrusion},
+        "sequence": [
+            {"index": 0, "type": "Sketch", "entity": "S"},
+            {"index": 1, "type": "ExtrudeFeature", "entity": "E"},
+        ],
+        "properties": {"bounding_box": {"min_point": place(0, 0, 0), "max_point": place(1, 1, height)}},
+    }
+
+
 DATA: dict[str, Callable[[Path], Path]] = {
     "cifar-100-python.tar.gz": cifar100,
     "cifar-10-python.tar.gz": cifar10,
@@ -270,5 +344,6 @@ DATA: dict[str, Callable[[Path], Path]] = {
     "reasoning": questions,
     "gsm8k": questions,
     "TinyStories": stories,
+    "Omni-CAD": omni_cad,
 }
 """What lies at a recipe's data.path, by its last part."""

@@ -76,6 +76,12 @@ def of_text(test: dict[str, Any], spec: RunSpec) -> None:
     assert math.isclose(test["perplexity"], math.exp(test["loss"]))
 
 
+def of_models(test: dict[str, Any], spec: RunSpec) -> None:
+    of_text(test, spec)
+    assert test["models"] == (spec.data.test or spec.data.validation) > 0
+    assert test["inputs"].keys() == {one.inputs.name for one in spec.recipe.cad.shares}
+
+
 def of_rewards(test: dict[str, Any], spec: RunSpec) -> None:
     assert test["problems"] == (spec.data.test or spec.data.validation) > 0
     assert 0 <= test["pass@1"] <= 1
@@ -87,6 +93,7 @@ FIGURES: dict[str, Callable[[dict[str, Any], RunSpec], None]] = {
     "probe": of_images,
     "sft": of_text,
     "grpo": of_rewards,
+    "cad": of_models,
 }
 
 

@@ -48,6 +48,8 @@ def test_the_probe_alone_is_the_second_stage_of_the_job() -> None:
 def test_what_can_be_run_is_listed() -> None:
     assert set(recipe_names()) == {
         "arithmetic",
+        "cad-mllm",
+        "cad-small",
         "deepseek-r1-7b",
         "deepseek-r1-7b-grpo",
         "deepseek-r1-7b-sft",

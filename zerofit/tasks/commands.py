@@ -49,18 +49,18 @@ class CommandJob:
     def validate(self, model: nn.Module) -> dict[str, float]:
         """loss, token_accuracy and perplexity over the validation split, and the first two of each inputs. Collective.
 
-        Those of `text+points` are called loss_text+points and token_accuracy_text+points.
+        Those of `text+points` are called loss/text+points and token_accuracy/text+points.
         """
         figures = score(model, self.spec, "validation", self.device)
         whole = {name: figures[name] for name in ("loss", "token_accuracy", "perplexity")}
         return whole | {
-            f"{name}_{inputs}": value for inputs, found in figures["inputs"].items() for name, value in found.items()
+            f"{name}/{inputs}": value for inputs, found in figures["inputs"].items() for name, value in found.items()
         }
 
     def say(self, figures: Mapping[str, float]) -> str:
         """loss and accuracy, and the accuracy of each inputs."""
         each = [
-            f"{figures[f'token_accuracy_{name}']:.2%} by {name}"
+            f"{figures[f'token_accuracy/{name}']:.2%} by {name}"
             for name in (one.inputs.name for one in self.spec.recipe.cad.shares)
         ]
         more = f" ({', '.join(each)})" if len(each) > 1 else ""

@@ -12,11 +12,11 @@ import yaml
 
 from zerofit.plan.files import DEEPSPEED_FILE
 from zerofit.plan.grpo_advice import advice
-from zerofit.plan.spec import ImageFacts, RunSpec, TextFacts, origin_of
+from zerofit.plan.spec import CadFacts, ImageFacts, RunSpec, TextFacts, origin_of
 from zerofit.report.pages import language
 from zerofit.report.pages.files import mapping
 from zerofit.report.pages.parts import Code, Facts, Notes, Part, Section
-from zerofit.report.pages.units import count, number
+from zerofit.report.pages.units import count, number, percent
 
 
 def configuration(directory: Path, spec: RunSpec) -> Section:
@@ -111,6 +111,7 @@ def _data(spec: RunSpec) -> Facts:
         ("validation", f"{data.validation:,} {what}, from {data.validation_from}"),
         ("test", f"{data.test:,} {what}" if data.test else "none"),
         *(_of_images(data) if isinstance(data, ImageFacts) else _of_text(data)),
+        *(_of_cad(spec, data) if isinstance(data, CadFacts) else []),
     ]
     return Facts("Data", rows)
 
@@ -129,6 +130,15 @@ def _of_text(data: TextFacts) -> list[tuple[str, str]]:
         ("longest", f"{data.longest:,} tokens"),
         ("vocabulary", f"{data.vocabulary:,}"),
     ]
+
+
+def _of_cad(spec: RunSpec, data: CadFacts) -> list[tuple[str, str]]:
+    seen = ", ".join(f"{one.inputs.name} {percent(one.share)}" for one in spec.recipe.cad.shares)
+    clouds = [] if data.points is None else [("clouds", f"{data.points:,} points each")]
+    images = (
+        [] if data.image_size is None else [("images", f"{data.image_size} px, from {spec.recipe.cad.views} sides")]
+    )
+    return [("rows see", seen), *clouds, *images]
 
 
 def _machine(spec: RunSpec) -> Facts:

@@ -35,8 +35,12 @@ class Curve:
 PARTS = {
     "reward/": Curve("rewards", "Parts of the reward", "mean, before weights", {}),
     "val_reward/": Curve("val-rewards", "Parts of the reward, validation", "mean, before weights", {}),
+    "val_loss/": Curve("val-loss-inputs", "Validation loss, by what is seen", "nats", {}),
+    "val_token_accuracy/": Curve(
+        "val-accuracy-inputs", "Next token, by what is seen", "% right, validation", {}, 100.0
+    ),
 }
-"""Curves of all fields that begin so, whatever the rewards are called."""
+"""Curves of all fields that begin so, whatever the rewards, or the inputs of CAD models, are called."""
 CURVES = (
     Curve("loss", "Loss", "nats", {"loss": "training", "val_loss": "validation"}, smooth=("loss",)),
     Curve("accuracy", "Validation accuracy", "%", {"val_top1": "top-1", "val_top5": "top-5"}, scale=100.0),
