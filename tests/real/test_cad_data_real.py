@@ -57,7 +57,7 @@ def test_every_model_is_used(capsys: pytest.CaptureFixture[str]) -> None:
     assert facts.clouds_in is not None
     clouds = open_clouds(facts.clouds_in, 2048)
     given = [number for number, row in enumerate(read_table(asked.cad, 0).rows) if row.cloud is not None]
-    assert np.abs(clouds[given][:, :, :3]).max() == pytest.approx(0.75)
+    assert np.abs(clouds[given][:, :, :3]).max() == pytest.approx(0.75, abs=1e-3)
     assert np.linalg.norm(clouds[:, :, 3:], axis=-1) == pytest.approx(1.0, abs=2e-3)  # float16 in the file
 
 
