@@ -92,6 +92,15 @@ def test_a_curriculum_shows_more_from_stage_to_stage(job: Path) -> None:
     assert "Next token, by what is seen" in page
 
 
+def test_one_rank_with_larger_micro_batches_takes_the_same_steps(job: Path, tmp_path: Path) -> None:
+    kept = environment(ZEROFIT_CACHE=str(job.parents[1] / "cache"))
+    asked = ("strategy=single", "train.micro_batch=8", "evaluate.at_end=false")
+    done = zerofit("train", recipe(tmp_path), *asked, cwd=tmp_path, env=kept)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    for stage in ("01-text", "02-all"):
+        assert losses(tmp_path / "runs" / "cad" / stage) == pytest.approx(losses(job / stage), rel=1e-6)
+
+
 def test_a_stage_that_was_cut_off_goes_on_in_the_middle(job: Path, tmp_path: Path) -> None:
     copy = tmp_path / "runs" / "cad"
     shutil.copytree(job, copy, ignore=shutil.ignore_patterns("02-all"))

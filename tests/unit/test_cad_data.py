@@ -47,7 +47,7 @@ def ids(asked: Recipe, split: Any) -> list[str]:
 
 def collator(asked: Recipe) -> CadCollator:
     data = asked.cad
-    return CadCollator(258, slots_of(asked), data.points, image_size_of(asked), data.mean, data.std)
+    return CadCollator(258, slots_of(asked), image_size_of(asked), data.mean, data.std)
 
 
 def test_embedded_parts_become_captions_and_commands() -> None:
@@ -127,7 +127,7 @@ def test_a_batch_without_clouds_images_or_any_row_has_zeros() -> None:
     models, collate = Models(asked.cad, describe(asked), "test"), collator(asked)
     for rows in ([models[CadKey(0, 0, 0)]], [models[CadKey(0, 0, 0, valid=False)]]):
         batch = collate(rows)
-        assert batch["points"].shape == (1, 64, 6)
+        assert batch["points"].shape == (1, 1, 6)
         assert batch["images"].shape == (1, 3, SIZE, SIZE)
         assert not batch["points"].any()
         assert not batch["images"].any()

@@ -45,7 +45,7 @@ class Usable:
         """Those for which no reason is given, and which have a caption where rows are to see one."""
         why = dict(reasons)
         if needs_caption:
-            without = (number for number, row in enumerate(table.rows) if row.caption is None)
+            without = (number for number, caption in enumerate(table.rows.column("caption")) if caption is None)
             why |= {number: "has no caption" for number in without if number not in why}
         rows = np.array([number for number in range(len(table.rows)) if number not in why], dtype=np.int64)
         return cls(rows, (*table.bad, *(Bad(table.rows[number].id, why[number]) for number in sorted(why))))
@@ -53,7 +53,7 @@ class Usable:
 
 def validation_from(data: Cad, table: Table) -> Literal["split", "train", "test"]:
     """Where validation samples come from. Raises UserError where there is nothing to train or to validate on."""
-    there = {row.split for row in table.rows}
+    there = set(table.rows.column("split"))
     if there and not there & {None, "train"}:
         raise UserError(f"data.path: no model of {data.path} is in the split train; it cannot be trained on")
     if "validation" in there:
@@ -101,8 +101,9 @@ class Cutting:
     def _parts(self, table: Table, rows: Rows) -> dict[SplitName, Rows]:
         """The rows of each split that is not another's."""
         parts: dict[SplitName, list[int]] = {"train": []}
+        split_of = table.rows.column("split")
         for number in rows.tolist():
-            parts.setdefault(table.rows[number].split or "train", []).append(number)
+            parts.setdefault(split_of[number] or "train", []).append(number)
         taken = {split: np.array(numbers, dtype=np.int64) for split, numbers in parts.items()}
         train = taken["train"]
         if self.data.validation > 0 and "validation" not in taken:

@@ -23,7 +23,7 @@ def read_directory(data: Cad, seed: int) -> Iterator[CadRow | Bad]:
     Models that are in no split of a file of splits are left out, where there is such a file.
     """
     assert data.path is not None, "the schema asks for one"
-    root = Path(data.path)
+    root = Path(data.path).expanduser().absolute()  # what is kept is for runs from elsewhere too
     paths, split_of, told = files.models(root), files.splits(root), files.captions(root, data.caption)
     clouds, images = files.clouds(root), files.images(root, paths)
     used = [id for id in sorted(paths) if split_of is None or id in split_of]

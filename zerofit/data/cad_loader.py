@@ -78,7 +78,6 @@ class CadCollator:
 
     pad: int
     slots: Slots
-    points: int
     image_size: int | None
     """Pixels per side of images; null where the model sees none, and gets none."""
     mean: tuple[float, ...]
@@ -88,8 +87,8 @@ class CadCollator:
         """input_ids, labels (-100: no target), attention_mask and slots, int64 [B, T]; filled up on the right.
 
         For an encoder that the model has: points, the bits of float32 [P, points, 6] as int32, and images, float32
-        [I, 3, S, S], in the order of rows; where no row has one, one of zeros. Bits, since engines round floating-point
-        inputs to the type that they compute in, and positions would suffer.
+        [I, 3, S, S], in the order of rows; where no row has any, a cloud of one point or an image, of zeros. Bits,
+        since engines round floating-point inputs to the type that they compute in, and positions would suffer.
         """
         there = [sample for sample in samples if sample is not None]
         rows = [self._row(sample) for sample in there] or [self._nothing()]
@@ -129,7 +128,7 @@ class CadCollator:
         return np.full(2, self.pad, dtype=np.int32), np.zeros(2, dtype=np.int64), 2
 
     def _clouds(self, clouds: Sequence[NDArray[np.float32]]) -> Tensor:
-        whole = np.stack(clouds) if clouds else np.zeros((1, self.points, CHANNELS), dtype=np.float32)
+        whole = np.stack(clouds) if clouds else np.zeros((1, 1, CHANNELS), dtype=np.float32)
         return torch.from_numpy(whole.view(np.int32))
 
     def _images(self, images: Sequence[Pixels]) -> Tensor:

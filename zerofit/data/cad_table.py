@@ -51,6 +51,10 @@ SCHEMA = pa.schema(
 class Rows(Mapped[CadRow]):
     """The rows in a file."""
 
+    def column(self, name: str) -> list[Any]:
+        """One field of all rows."""
+        return [value for batch in self._batches for value in batch.column(name).to_pylist()]
+
     def _of(self, row: dict[str, Any]) -> CadRow:
         held = {name: value.as_py() for name, value in row.items()}
         box = None if held["box"] is None else (tuple(held["box"][:3]), tuple(held["box"][3:]))
@@ -84,7 +88,7 @@ def read_table(data: Cad, seed: int) -> Table:
         "source": data.source,
         "caption": data.caption,
         "parts": [data.parts, data.test_parts, seed] if embedded else None,
-        "files": None if embedded else stamp(Path(str(data.path))),
+        "files": None if embedded else stamp(Path(str(data.path)).expanduser()),
         "version": importlib.metadata.version("zerofit"),
     }
 

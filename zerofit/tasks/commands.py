@@ -100,7 +100,6 @@ def collator(spec: RunSpec) -> CadCollator:
     return CadCollator(
         pad=spec.cad.pad,
         slots=slots_of(spec.recipe),
-        points=data.points,
         image_size=image_size_of(spec.recipe),
         mean=data.mean,
         std=data.std,
