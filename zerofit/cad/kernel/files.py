@@ -14,7 +14,6 @@ from PIL import Image
 
 from zerofit.cad.errors import CadError
 from zerofit.cad.kernel.build import Body
-from zerofit.cad.kernel.triangles import patches
 
 PIXELS = 512
 STL = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
@@ -41,11 +40,12 @@ def _in_its_units(body: Body) -> Any:
 
 
 def _stl(body: Body) -> bytes:
-    corners = np.concatenate([patch.corners() for patch in patches(body.solid)])
+    mesh = body.twin.to_mesh64()  # closed, however thin its faces are
+    corners = mesh.vert_properties[:, :3][mesh.tri_verts]
     across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     rows = np.zeros(len(corners), STL)
     rows["corners"] = corners / body.unit
-    rows["normal"] = across / np.linalg.norm(across, axis=1, keepdims=True)
+    rows["normal"] = across / np.maximum(np.linalg.norm(across, axis=1, keepdims=True), np.finfo(np.float64).tiny)
     return b"zerofit".ljust(80) + len(rows).to_bytes(4, "little") + rows.tobytes()
 
 

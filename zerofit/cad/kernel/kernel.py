@@ -25,7 +25,7 @@ VIEWS = 4
 """From the corners of a tetrahedron, so that each side of a part is seen: 0 and 1 from above, 2 and 3 from below."""
 SUFFIXES = (".step", ".stl", ".png")
 MEBIBYTES = 4096
-"""Of address space for each process, which begins with about 900."""
+"""Of address space for each process, which begins with 650."""
 PICTURES = "a picture of a CAD model needs Embree (which has no wheel for Linux on ARM)"
 
 Item = TypeVar("Item")

@@ -15,6 +15,7 @@ from OCP.BRepBuilderAPI import (
 )
 from OCP.BRepCheck import BRepCheck_Analyzer
 from OCP.BRepGProp import BRepGProp
+from OCP.collections import List_TopoDS_Shape
 from OCP.GC import GC_MakeArcOfCircle
 from OCP.gp import gp_Ax2, gp_Ax3, gp_Circ, gp_Dir, gp_Pln, gp_Pnt
 from OCP.GProp import GProp_GProps
@@ -40,14 +41,25 @@ def profile(extrusion: Extrusion, unit: float) -> Any:
     if not faces:
         raise CadError("its profile has no loop")
     outside, *holes = sorted(faces, key=_area, reverse=True)
-    for hole in holes:
-        cut = BRepAlgoAPI_Cut(outside, hole)
-        if not cut.IsDone():
-            raise CadError("OpenCASCADE could not cut a hole out of its profile")
-        outside = cut.Shape()
+    if holes:
+        outside = _cut(outside, holes)
     if _area(outside) < NOTHING:
         raise CadError("its holes leave nothing of its profile")
     return outside
+
+
+def _cut(outside: Any, holes: list[Any]) -> Any:
+    """What is left of a face. All at once: one after another, 576 holes took 9 s instead of 0.06."""
+    cut, faces, tools = BRepAlgoAPI_Cut(), List_TopoDS_Shape(), List_TopoDS_Shape()
+    faces.Append(outside)
+    for hole in holes:
+        tools.Append(hole)
+    cut.SetArguments(faces)
+    cut.SetTools(tools)
+    cut.Build()
+    if not cut.IsDone():
+        raise CadError("OpenCASCADE could not cut its holes out of its profile")
+    return cut.Shape()
 
 
 def _area(face: Any) -> float:

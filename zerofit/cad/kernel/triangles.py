@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from OCP.BRep import BRep_Tool
 from OCP.BRepGProp import BRepGProp_Face
 from OCP.BRepMesh import BRepMesh_IncrementalMesh
+from OCP.IMeshTools import IMeshTools_MeshAlgoType_Delabella, IMeshTools_Parameters
 from OCP.TopAbs import TopAbs_FACE, TopAbs_REVERSED, TopAbs_SOLID
 from OCP.TopExp import TopExp_Explorer
 from OCP.TopLoc import TopLoc_Location
@@ -53,7 +54,7 @@ class Patch:
 
 def patches(solid: Any) -> list[Patch]:
     """All faces of a solid, cut into triangles that meet in their corners."""
-    BRepMesh_IncrementalMesh(solid, SAG, False, TURN, False)
+    BRepMesh_IncrementalMesh(solid, _fineness())
     return [_patch(TopoDS.Face(face)) for face in parts(solid, TopAbs_FACE)]
 
 
@@ -74,6 +75,13 @@ def parts(solid: Any, kind: Any) -> list[Any]:
         found.append(explorer.Current())
         explorer.Next()
     return found
+
+
+def _fineness() -> IMeshTools_Parameters:
+    chosen = IMeshTools_Parameters()
+    chosen.Deflection, chosen.Angle = SAG, TURN
+    chosen.MeshAlgo = IMeshTools_MeshAlgoType_Delabella  # a plate with 36 holes took 2.3 s by default, and takes 0.2
+    return chosen
 
 
 def _closed(faces: list[Patch]) -> Manifold:
