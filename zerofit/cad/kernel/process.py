@@ -22,6 +22,8 @@ CLOCK = 5.0
 """Times its CPU time a request may take on the clock: a process that waits for something uses none."""
 STARTING = 300.0
 """Seconds on the clock for the imports, on a machine whose file system is slow."""
+ENDING = 60.0
+"""Seconds on the clock from when its pipes close until it is dead: on a busy machine an interpreter takes its time."""
 OUT_OF_MEMORY = 75
 """The exit status of a process that met its limit."""
 SMALL = {"MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -41,15 +43,17 @@ class Process:
         process = self._process
         if process is None or process.poll() is not None:
             process = self._start()
+        talk = _Talk(process, self._seconds * CLOCK)
         try:
-            reply = self._exchange(process, request)
+            reply = talk.reply_to(request)
         except BaseException:  # an interrupt: what it is about to say would be taken for the next reply
             self.end()
             raise
         if reply is not None:
             return reply if reply.invalid is None else Invalid(reply.invalid)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(1.0)  # its pipe closes a little before it is dead
+        if talk.over:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(ENDING)
         status = process.poll()
         self.end()
         return self._verdict(status)
@@ -80,12 +84,6 @@ class Process:
             )
         return self._process
 
-    def _exchange(self, process: subprocess.Popen[bytes], request: bytes) -> Reply | None:
-        talk = _Talk(process, self._seconds * CLOCK)
-        if not talk.say(request) or (line := talk.line()) is None or (rest := talk.exactly(following(line))) is None:
-            return None
-        return unpack_reply(line, rest)
-
     def _verdict(self, status: int | None) -> Invalid:
         """Why there was no reply, from the status with which the process ended; null where it still ran."""
         if status is None:
@@ -108,7 +106,15 @@ class _Talk:
         self._to, self._from = process.stdin.fileno(), process.stdout.fileno()
         self._until = time.monotonic() + seconds
         self._found = bytearray()
+        self.over = False
+        """Whether the process has closed its pipes."""
         os.set_blocking(self._to, False)  # who hangs does not read
+
+    def reply_to(self, request: bytes) -> Reply | None:
+        """What the process says to a request; null where that fails."""
+        if not self.say(request) or (line := self.line()) is None or (rest := self.exactly(following(line))) is None:
+            return None
+        return unpack_reply(line, rest)
 
     def say(self, content: bytes) -> bool:
         """Write all of it."""
@@ -119,6 +125,7 @@ class _Talk:
             try:
                 left = left[os.write(self._to, left) :]
             except BrokenPipeError:
+                self.over = True
                 return False
         return True
 
@@ -146,7 +153,8 @@ class _Talk:
             return False
         part = os.read(self._from, 1 << 20)
         self._found += part
-        return bool(part)
+        self.over = not part
+        return not self.over
 
     def _ready(self, handle: int, event: int) -> bool:
         waiting = select.poll()  # unlike select.select it takes any number of open files
