@@ -31,7 +31,8 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Of a real run, which training has made; of a comparison, of two traces and of an evaluation."""
+    """Of a real run, which training has made; of a comparison, of two traces and of evaluations."""
+    import shape_pages
     from language_pages import write_evaluation
     from page_examples import comparison, two_traces
 
@@ -46,6 +47,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "comparison": write_page(cwd),
         "traces": write_page(cwd / "two.json"),
         "evaluation": write_page(write_evaluation(cwd / "evaluation")),
+        "shapes": write_page(shape_pages.write_evaluation(cwd / "shapes")),
     }
 
 
@@ -93,7 +95,13 @@ def visit(browser: Any) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(
-    "name", ["run", "evaluation", *(pytest.param(one, marks=pytest.mark.thorough) for one in ("comparison", "traces"))]
+    "name",
+    [
+        "run",
+        "evaluation",
+        "shapes",
+        *(pytest.param(one, marks=pytest.mark.thorough) for one in ("comparison", "traces")),
+    ],
 )
 @pytest.mark.parametrize("width", WIDTHS)
 def test_every_tab_draws_its_charts_and_fits(

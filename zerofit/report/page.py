@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from zerofit.config.errors import UserError
-from zerofit.report.pages import comparison, evaluation, job, prepared, run, trace
+from zerofit.report.pages import comparison, evaluation, job, prepared, run, shapes, trace
 from zerofit.report.pages.document import render
 from zerofit.report.pages.files import PAGE
 from zerofit.report.pages.parts import Page
@@ -20,7 +20,7 @@ PAGES: dict[str, Callable[[Path], Page]] = {
     "job.json": lambda file: job.page(file.parent),
     "compare.json": lambda file: comparison.page(file.parent),
     "prepare.json": prepared.page,
-    "evaluation.json": evaluation.page,
+    "evaluation.json": lambda file: (shapes if file.with_name(shapes.ROWS).is_file() else evaluation).page(file),
     "trace.json": trace.page,
     "profile/trace.json": trace.page,
 }

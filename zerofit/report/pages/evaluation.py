@@ -9,25 +9,18 @@ from typing import Any
 from pydantic import Field
 
 from zerofit.report.pages.charts import plain, rounded
-from zerofit.report.pages.files import PAGE, Read, finite, found, parsed
+from zerofit.report.pages.estimates import Estimate, interval, of_run, sampled, whiskers
+from zerofit.report.pages.files import PAGE, Read, finite, parsed
 from zerofit.report.pages.parts import Chart, Facts, Figure, Page, Part, Section, Table, Writing, Writings
-from zerofit.report.pages.units import NONE, count, duration, fixed, number, percent
+from zerofit.report.pages.units import NONE, count, duration, fixed, percent
 from zerofit.report.pages.writing import evenly_drawn, pieces, rows, shown
 
-FILE, ROWS = "evaluation.json", "rollouts.parquet"
+ROWS = "rollouts.parquet"
 COLUMNS = ("problem", "prompt", "completion", "gold", "answer", "correct", "tokens")
 EACH = 6
 """Completions that are shown of the right ones, and of the wrong ones."""
 KINDS = {"pass": "pass@k: at least one of k completions is right", "maj": "maj@k: the commonest of k answers is right"}
 ALWAYS = "commonest answer"
-
-
-class Estimate(Read):
-    """A fraction with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 class Compared(Read):
@@ -73,21 +66,17 @@ def page(file: Path) -> Page:
     return Page("evaluation", Path(made.model).name or made.model, (made.data, _how(made)), _headline(made), sections)
 
 
-def of_run(directory: Path) -> Table | None:
+def listed(directory: Path) -> Table | None:
     """Evaluations of a run, for its page; null where there are none."""
-    listed, links = list[tuple[str, ...]](), dict[int, str]()
-    for file in sorted(
-        directory.glob(f"evaluations/*/{FILE}"), key=lambda one: (len(one.parent.name), one.parent.name)
-    ):
-        made = found(file, Evaluation)
-        if made is None:
-            continue
+    cells, links = list[tuple[str, ...]](), dict[int, str]()
+    for file in of_run(directory, ROWS):
+        made = parsed(file, Evaluation)
         if (file.parent / PAGE).is_file():
-            links[len(listed)] = f"evaluations/{file.parent.name}/{PAGE}"
-        said = ", ".join(f"{name} {_interval(value)}" for name, value in made.estimates.items())
-        listed.append((file.parent.name, Path(made.model).name, made.data, said, count(made.samples)))
+            links[len(cells)] = f"evaluations/{file.parent.name}/{PAGE}"
+        said = ", ".join(f"{name} {interval(value)}" for name, value in made.estimates.items())
+        cells.append((file.parent.name, Path(made.model).name, made.data, said, count(made.samples)))
     head = ("evaluation", "model", "data", "result", "completions each")
-    return Table("Evaluations of problems", head, listed, words=(0, 1, 2, 3), links=links) if listed else None
+    return Table("Evaluations of problems", head, cells, words=(0, 1, 2, 3), links=links) if cells else None
 
 
 def _headline(made: Evaluation) -> list[Figure]:
@@ -105,11 +94,8 @@ def _headline(made: Evaluation) -> list[Figure]:
 
 
 def _how(made: Evaluation) -> str:
-    sampling = made.sampling
-    temperature = finite(sampling.get("temperature"))
-    drawn = "the likeliest token" if temperature == 0 else f"temperature {number(temperature)}"
     each = "1 completion each" if made.samples == 1 else f"{made.samples:,} completions each"
-    return f"{each}, {drawn}, up to {count(finite(sampling.get('max_tokens')))} tokens, seed {made.seed}"
+    return f"{each}, {sampled(made.sampling, made.seed)}"
 
 
 def _results(made: Evaluation) -> list[Part]:
@@ -138,14 +124,7 @@ def _solved(made: Evaluation) -> Chart:
     data = [
         {
             **_bars("solved", 0, names, [one.value for one in every]),
-            "error_x": {
-                "type": "data",
-                "symmetric": False,
-                "array": [rounded(100 * (one.high - one.value)) for one in every],
-                "arrayminus": [rounded(100 * (one.value - one.low)) for one in every],
-                "thickness": 1.5,
-                "width": 6,
-            },
+            "error_x": whiskers(every),
         }
     ]
     cells = [(name, percent(one.value), percent(one.low), percent(one.high)) for name, one in made.estimates.items()]
@@ -157,7 +136,7 @@ def _solved(made: Evaluation) -> Chart:
         name="solved",
         title="Problems solved",
         unit="",
-        summary="; ".join(f"{name} {_interval(one)}" for name, one in made.estimates.items()),
+        summary="; ".join(f"{name} {interval(one)}" for name, one in made.estimates.items()),
         data=data,
         layout={
             "barmode": "overlay",
@@ -192,7 +171,7 @@ def _compared(other: Compared) -> Facts:
     difference = other.difference
     facts = [
         ("with", " · ".join(part for part in (other.model, other.evaluation) if part)),
-        ("its pass@1", NONE if other.other is None else _interval(other.other)),
+        ("its pass@1", NONE if other.other is None else interval(other.other)),
         ("difference", NONE if difference is None else f"{100 * difference.value:+.1f} points, {_points(difference)}"),
         ("solved by this one alone", count(other.first_only)),
         ("by the other alone", count(other.second_only)),
@@ -203,10 +182,6 @@ def _compared(other: Compared) -> Facts:
 
 def _points(one: Estimate) -> str:
     return f"95 %: {100 * one.low:+.1f} to {100 * one.high:+.1f}"
-
-
-def _interval(one: Estimate) -> str:
-    return f"{percent(one.value)} ({100 * one.low:.1f} to {100 * one.high:.1f})"
 
 
 def _written(every: Sequence[Mapping[str, Any]]) -> list[Part]:

@@ -121,4 +121,11 @@ def picture(directory: Path, name: str) -> str | None:
         content = read_limited(path, PICTURE)
     except (OSError, UserError):
         return None
-    return f"data:image/png;base64,{base64.b64encode(content).decode()}" if content.startswith(PNG) else None
+    return png(content)
+
+
+def png(content: bytes | None) -> str | None:
+    """The bytes of a PNG file as a data: address; null where they are none, or many."""
+    if content is None or not content.startswith(PNG) or len(content) > PICTURE:
+        return None
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"

@@ -123,6 +123,44 @@ class Writings:
 
 
 @dataclass(frozen=True)
+class Made:
+    """A part that was made of what was told."""
+
+    told: str
+    source: str | None
+    """data: address of its picture; null where there is none."""
+    valid: bool
+    reason: str
+    """Why it is not; empty where it is."""
+    values: Sequence[tuple[str, str]]
+    """Names and values: how far it is from the true part."""
+    commands: str
+    """The text that it is made of, or would be."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A true part, and what was made of it."""
+
+    name: str
+    caption: str
+    truth: str | None
+    """data: address of its picture."""
+    commands: str
+    made: Sequence[Made]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Some of them."""
+
+    kind: ClassVar[str] = "sheet"
+    title: str
+    items: Sequence[Shown]
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Key:
     """An entry of a chart's legend, which shows and hides its traces."""
 
@@ -156,7 +194,7 @@ class Chart:
     wide: bool = False
 
 
-Part = Notes | Facts | Code | Table | Pictures | Writings | Chart
+Part = Notes | Facts | Code | Table | Pictures | Writings | Sheet | Chart
 
 
 @dataclass(frozen=True)

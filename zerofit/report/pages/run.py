@@ -12,7 +12,7 @@ import numpy as np
 
 from zerofit.plan.files import read_spec
 from zerofit.plan.spec import RunSpec
-from zerofit.report.pages import completions, configuration, evaluation, language, predictions, timeline
+from zerofit.report.pages import completions, configuration, evaluation, language, predictions, shapes, timeline
 from zerofit.report.pages.curves import curves
 from zerofit.report.pages.files import Column, columns, finite, lines, mapping
 from zerofit.report.pages.parts import Figure, Page, Part, Section, Table, Tone
@@ -173,8 +173,9 @@ def tested(run: Run) -> Section | None:
     elif "confusion" in run.result.get("test", {}):
         body = {"classes": run.spec.images.classes, "confusion": run.result["test"]["confusion"]}
         parts += predictions.confusion(predictions.Test.model_validate(body))
-    tables = (_heads(run), _evaluations(run), evaluation.of_run(run.directory))
+    tables = (_heads(run), _evaluations(run), evaluation.listed(run.directory))
     parts += [table for table in tables if table is not None]
+    parts += shapes.of_a_run(run.directory)
     return Section("test", "Test", parts) if parts else None
 
 
