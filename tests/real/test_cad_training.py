@@ -38,24 +38,27 @@ model:
     shape: {hidden_size: 96, num_hidden_layers: 4, num_attention_heads: 4, patch_size: 14}
     image_size: 112
     pool: 2
-data: {source: deepcad, caption: abstract, max_length: 900, points: 1024}
+data: {source: deepcad, path: models, caption: abstract, max_length: 900, points: 1024}
 train: {micro_batch: 15, global_batch: 15, seed: 0}
 optimizer: {lr: 2e-3, betas: [0.9, 0.98], schedule: cosine, warmup: {fraction: 0.05}, weight_decay: 0.0}
 strategy: single
 """
-STEPS = int(os.environ.get("ZEROFIT_TEST_STEPS", "900"))
+STEPS = 900
 
 
 @pytest.mark.parametrize(
-    ("make", "mix"), [(known_models.deepcad, "text+points"), (known_models.gencad_code, "image")], ids=["told", "seen"]
+    ("make", "source", "mix"),
+    [(known_models.deepcad, "deepcad", "text+points"), (known_models.gencad_code, "omni_cad", "image")],
+    ids=["told", "seen"],
 )
-def test_models_are_learnt_by_heart(make: Any, mix: str, tmp_path: Path) -> None:
+def test_models_are_learnt_by_heart(make: Any, source: str, mix: str, tmp_path: Path) -> None:
     make(tmp_path / "models")
     (tmp_path / "heart.yaml").write_text(RECIPE)
-    zerofit(tmp_path, "train", "heart.yaml", "data.path=models", f"data.mix={{{mix}: 1}}", f"train.max_steps={STEPS}")
+    data = f"data={{source: {source}, path: models, mix: {{{mix}: 1}}}}"
+    zerofit(tmp_path, "train", "heart.yaml", data, f"train.max_steps={STEPS}")
     test = json.loads((tmp_path / "runs/heart/result.json").read_text())["test"]
     zerofit(tmp_path, "eval", "runs/heart")
-    figures = json.loads((tmp_path / "runs/heart/evaluations/1/evaluation.json").read_text())["figures"]
+    figures: dict[str, Any] = json.loads((tmp_path / "runs/heart/evaluations/1/evaluation.json").read_text())["figures"]
     print(f"\n{mix}: tokens right {test['token_accuracy']:.4f}")
     for told, one in figures.items():
         print(told, {name: round(value["value"], 4) for name, value in one.items() if isinstance(value, dict)})
