@@ -61,7 +61,8 @@ def test_models_are_learnt_by_heart(make: Any, source: str, mix: str, tmp_path: 
     figures: dict[str, Any] = json.loads((tmp_path / "runs/heart/evaluations/1/evaluation.json").read_text())["figures"]
     print(f"\n{mix}: tokens right {test['token_accuracy']:.4f}")
     for told, one in figures.items():
-        print(told, {name: round(value["value"], 4) for name, value in one.items() if isinstance(value, dict)})
+        shares = ("parsed", "valid", "command_accuracy", "parameter_accuracy")
+        print(told, {name: round(one[name]["value"], 4) for name in shares})
     assert test["models"] == 75
     assert figures[mix]["command_accuracy"]["value"] >= 0.95
     assert figures["none"]["command_accuracy"]["value"] < 0.8

@@ -39,8 +39,11 @@ def estimate(value: float, by: float = 0.02) -> dict[str, float]:
 
 def evaluation() -> dict[str, Any]:
     """evaluation.json."""
-    figures = {
+    figures: dict[str, dict[str, Any]] = {
         "text+points": {
+            "shapes": 8,
+            "truncated": 0.125,
+            "tokens": {"mean": 33.5, "max": 37},
             "parsed": estimate(0.99),
             "valid": estimate(0.93),
             "command_accuracy": estimate(0.961),
@@ -50,6 +53,9 @@ def evaluation() -> dict[str, Any]:
             "chamfer_mean": estimate(0.0089, 0.001),
         },
         "none": {
+            "shapes": 8,
+            "truncated": 0.125,
+            "tokens": {"mean": 33.5, "max": 37},
             "parsed": estimate(0.9),
             "valid": estimate(0.5),
             "command_accuracy": estimate(0.41),
@@ -62,6 +68,8 @@ def evaluation() -> dict[str, Any]:
     figures["text"] = figures["text+points"] | {"valid": estimate(0.87)}
     return {
         "format": 1,
+        "task": "cad",
+        "constrained": True,
         "model": "runs/cad-small/02-points",
         "data": "parts, test models",
         "sampling": {"temperature": 0, "top_p": 1.0, "top_k": 0, "max_tokens": 128},

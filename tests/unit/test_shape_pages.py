@@ -26,12 +26,12 @@ def test_the_page_says_how_good_the_shapes_are_and_what_comes_of_nothing(tmp_pat
         "Valid 93.0 % 50.0 % told nothing",
         "IoU 78.0 %",
         "Chamfer × 1,000 1.23 median",
-        "the likeliest token, up to 128 tokens, seed 0",
+        "the likeliest token, up to 128 tokens, seed 0, held to the grammar",
         "text text+points none models 8 8 8",
         "valid 87.0 % (85.0 to 89.0) 93.0 % (91.0 to 95.0) 50.0 % (48.0 to 52.0)",
         "chamfer × 1,000, median 1.23 (1.03 to 1.43) 1.23 (1.03 to 1.43) –",
         "OpenCASCADE: 1 of 3 faces 2 2 0",
-        "cut off 12.5 %",
+        "cut off 12.5 % 12.5 % 12.5 %",
     ):
         assert expected in said, expected
     drawn = charts(text)["figures"]["data"]
@@ -114,7 +114,9 @@ def test_without_pictures_there_is_no_sheet(tmp_path: Path) -> None:
 def test_rows_that_cannot_be_read_leave_the_figures(tmp_path: Path, content: bytes) -> None:
     shape_pages.write_evaluation(tmp_path)
     (tmp_path / "shapes.parquet").write_bytes(content)
-    assert "models – – –" in words(page(tmp_path))
+    said = words(page(tmp_path))
+    assert "models 8 8 8" in said
+    assert "Why parts are not valid" not in said
 
 
 def test_a_figure_that_is_missing_is_named(tmp_path: Path) -> None:
@@ -124,6 +126,14 @@ def test_a_figure_that_is_missing_is_named(tmp_path: Path) -> None:
     (tmp_path / "evaluation.json").write_text(json.dumps(body))
     with pytest.raises(UserError, match="is not what this version of zerofit writes: figures.text.valid: Field"):
         write_page(tmp_path)
+
+
+def test_a_valid_part_may_lack_a_distance_and_says_why() -> None:
+    row = shape_pages.shape("part-0", "text", 0, 1) | {"chamfer": None, "iou": None, "reason": "the true shape: open"}
+    made = sheet([row], ["text"])
+    assert made is not None
+    (only,) = made.items[0].made
+    assert (only.valid, only.reason, only.values) == (True, "the true shape: open", [])
 
 
 def test_a_reason_is_one_line_and_not_long() -> None:

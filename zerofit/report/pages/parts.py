@@ -131,7 +131,7 @@ class Made:
     """data: address of its picture; null where there is none."""
     valid: bool
     reason: str
-    """Why it is not; empty where it is."""
+    """Why it is not, or why a value is missing; empty where neither is so."""
     values: Sequence[tuple[str, str]]
     """Names and values: how far it is from the true part."""
     commands: str

@@ -11,13 +11,12 @@ from typing import Any
 from zerofit.report.pages import sheet
 from zerofit.report.pages.charts import bars
 from zerofit.report.pages.estimates import Estimate, interval, of_run, sampled, whiskers
-from zerofit.report.pages.files import PAGE, Read, parsed
-from zerofit.report.pages.parts import Chart, Facts, Figure, Notes, Page, Part, Section, Sheet, Table
+from zerofit.report.pages.files import PAGE, Read, finite, parsed
+from zerofit.report.pages.parts import Chart, Figure, Notes, Page, Part, Section, Sheet, Table
 from zerofit.report.pages.units import NONE, count, duration, fixed, number, percent
 from zerofit.report.pages.writing import rows
 
 ROWS = "shapes.parquet"
-COLUMNS = (*sheet.COLUMNS, "parsed", "tokens", "stopped")
 UNTOLD = "none"
 """The mix that tells nothing: an empty caption, no points, no image."""
 SHARES = {
@@ -46,6 +45,9 @@ WHAT = (
 class Figures(Read):
     """Of a mix. What there is no valid part for is null."""
 
+    shapes: int
+    truncated: float
+    tokens: dict[str, float]
     parsed: Estimate
     valid: Estimate
     command_accuracy: Estimate
@@ -68,6 +70,8 @@ class Evaluation(Read):
     data: str
     sampling: dict[str, Any]
     seed: int
+    constrained: bool = False
+    """Whether nothing could be written that is no command text."""
     figures: dict[str, Figures]
     """By what is told of a model."""
     wall_s: float | None = None
@@ -82,13 +86,13 @@ class Evaluation(Read):
 def page(file: Path) -> Page:
     """The page of the evaluation.json at `file`, and of the shapes.parquet beside. Raises UserError: damaged."""
     made = parsed(file, Evaluation)
-    every = rows(file.with_name(ROWS), COLUMNS)
+    every = rows(file.with_name(ROWS), sheet.COLUMNS)
     sections = [Section("results", "Results", _results(made, every))]
     shown = sheet.sheet(every, made.mixes)
     if shown is not None:
         sections.append(Section("shapes", "Shapes", [shown], "The true part, and what was made of what was told."))
-    title = Path(made.model).name or made.model
-    return Page("evaluation", title, (made.data, sampled(made.sampling, made.seed)), _headline(made), sections)
+    how = sampled(made.sampling, made.seed) + (", held to the grammar" if made.constrained else "")
+    return Page("evaluation", Path(made.model).name or made.model, (made.data, how), _headline(made), sections)
 
 
 def of_a_run(directory: Path) -> list[Table | Sheet]:
@@ -107,7 +111,7 @@ def of_a_run(directory: Path) -> list[Table | Sheet]:
             cells.append((file.parent.name, Path(made.model).name, made.data, mix, *shares, _distance(one.chamfer)))
     head = ("evaluation", "model", "data", "told", *SHARES.values(), "chamfer × 1,000, median")
     table = Table("Evaluations of CAD models", head, cells, words=(0, 1, 2, 3), links=links)
-    shown = sheet.sheet(rows(files[-1].with_name(ROWS), COLUMNS), made.mixes, ON_RUN)
+    shown = sheet.sheet(rows(files[-1].with_name(ROWS), sheet.COLUMNS), made.mixes, ON_RUN)
     return [table] if shown is None else [table, shown]
 
 
@@ -132,23 +136,23 @@ def _headline(made: Evaluation) -> list[Figure]:
 
 
 def _results(made: Evaluation, every: Sequence[Mapping[str, Any]]) -> list[Part]:
-    parts: list[Part] = [_table(made, every), _chart(made)]
     reasons = _reasons(made, every)
-    parts += [] if reasons is None else [reasons]
-    parts += [_texts(every)] if every else []
-    return [*parts, Notes("What the figures are", WHAT)]
+    why = [] if reasons is None else [reasons]
+    return [_table(made), _chart(made), *why, Notes("What the figures are", WHAT)]
 
 
-def _table(made: Evaluation, every: Sequence[Mapping[str, Any]]) -> Table:
+def _table(made: Evaluation) -> Table:
     """A row a figure, a column a mix: what is told of nothing stands beside."""
     mixes = [made.figures[mix] for mix in made.mixes]
-    models = Counter(row["mix"] for row in every)
-    cells = [("models", *(count(models[mix]) if every else NONE for mix in made.mixes))]
-    for number_, name in enumerate(SHARES.values()):
-        shares = [one.shares[number_] for one in mixes]
-        cells.append((name, *(NONE if share is None else interval(share) for share in shares)))
-    cells.append(("chamfer × 1,000, median", *(_spread(one.chamfer) for one in mixes)))
-    cells.append(("chamfer × 1,000, mean", *(_spread(one.chamfer_mean) for one in mixes)))
+    shares = zip(SHARES.values(), zip(*(one.shares for one in mixes), strict=True), strict=True)
+    cells = [
+        ("models", *(count(one.shapes) for one in mixes)),
+        *((name, *(NONE if one is None else interval(one) for one in those)) for name, those in shares),
+        ("chamfer × 1,000, median", *(_spread(one.chamfer) for one in mixes)),
+        ("chamfer × 1,000, mean", *(_spread(one.chamfer_mean) for one in mixes)),
+        ("tokens, mean", *(count(finite(one.tokens.get("mean"))) for one in mixes)),
+        ("cut off", *(percent(one.truncated) for one in mixes)),
+    ]
     return Table("Figures by what is told", ("", *made.mixes), cells, note="With 95 % intervals over models.")
 
 
@@ -185,17 +189,6 @@ def _reasons(made: Evaluation, every: Sequence[Mapping[str, Any]]) -> Table | No
     cells = [(why, *(count(found[why, mix]) for mix in made.mixes)) for why in frequent[:REASONS]]
     note = f"The {REASONS} most frequent of {len(frequent):,}." if len(frequent) > REASONS else ""
     return Table("Why parts are not valid", ("reason", *made.mixes), cells, note=note)
-
-
-def _texts(every: Sequence[Mapping[str, Any]]) -> Facts:
-    tokens = [int(row["tokens"]) for row in every]
-    facts = [
-        ("texts", count(len(every))),
-        ("cut off", percent(sum(not row["stopped"] for row in every) / len(every))),
-        ("tokens, mean", count(sum(tokens) / len(tokens))),
-        ("tokens, longest", count(max(tokens))),
-    ]
-    return Facts("Texts", facts)
 
 
 def _distance(one: Estimate | None) -> str:

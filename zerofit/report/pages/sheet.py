@@ -51,7 +51,7 @@ def sheet(every: Sequence[Row], mixes: Sequence[str], most: int | None = None) -
 
 
 def why(row: Row) -> str:
-    """Why a part is not valid, in a line."""
+    """Why a part is not valid, or has no distance, in a line."""
     words = " ".join(str(row["reason"] or "no reason was written").split())
     return words if len(words) <= LONGEST else f"{words[: LONGEST - 1]}…"
 
@@ -83,7 +83,7 @@ def _made(row: Row) -> Made:
         told=str(row["mix"]),
         source=png(row["prediction_png"]),
         valid=valid,
-        reason="" if valid else why(row),
+        reason="" if valid and not row["reason"] else why(row),
         values=[value for value in values if value[1] != NONE],
         commands=shown(str(row["prediction"])),
     )
