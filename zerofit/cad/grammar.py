@@ -71,6 +71,26 @@ def allowed(prefix: str) -> State | None:
     return start().advance(prefix)
 
 
+def inside(text: str) -> bool:
+    """Whether some command text has that anywhere in it: what no state can go on with is not."""
+    states = _everywhere()
+    for character in text:
+        states = _after(states, character)
+    return bool(states)
+
+
+@cache
+def _everywhere() -> frozenset[int]:
+    return frozenset(range(len(_table().ways)))
+
+
+@cache
+def _after(states: frozenset[int], character: str) -> frozenset[int]:
+    """Where any of these states gets by a character."""
+    ways = _table().ways
+    return frozenset(ways[state][character] for state in states if character in ways[state])
+
+
 @cache
 def _table() -> Table:
     language = _Language()

@@ -107,6 +107,11 @@ class CadCollator:
             batch["images"] = self._images([one.image for one in there if one.image is not None])
         return batch
 
+    def prompt_length(self, sample: CadSample) -> int:
+        """Tokens that come before what is learnt."""
+        shown = self.slots.points * (sample.cloud is not None) + self.slots.image * (sample.image is not None)
+        return len(sample.prompt) + shown
+
     def _row(self, sample: CadSample) -> tuple[Tokens, NDArray[np.int64], int]:
         """Its tokens, whose each place is, and how many come before what is learnt."""
         kinds = np.repeat(

@@ -34,7 +34,7 @@ class Batched(ABC):
         assert len(prompts) == len(seeds)
         if not prompts:
             return []
-        check_room(model, prompts, sampling.max_tokens)
+        check_room(model, [len(prompt) for prompt in prompts], sampling.max_tokens)
         return self.complete(model, prompts, seeds, sampling, progress)
 
     @abstractmethod

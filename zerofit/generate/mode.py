@@ -31,10 +31,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def check_room(model: PreTrainedModel, prompts: Sequence[Sequence[int]], max_tokens: int) -> None:
+def check_room(model: PreTrainedModel, lengths: Sequence[int], max_tokens: int) -> None:
     """Raise UserError where the longest prompt and a completion are longer than the model's context."""
-    longest = max(map(len, prompts))
-    assert min(map(len, prompts)) > 0, "a prompt has at least one token"
+    longest = max(lengths)
+    assert min(lengths) > 0, "a prompt has at least one token"
     try:
         context: int = model.config.get_text_config().max_position_embeddings
     except AttributeError:
