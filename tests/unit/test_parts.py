@@ -13,7 +13,7 @@ from zerofit.evaluate.merging import compared
 from zerofit.evaluate.parts import Part, Parts, Prompt, read_prompts, write_prompts
 from zerofit.evaluate.stopping import LeftUndone, Stop
 from zerofit.measure.answers_progress import AnswersProgress
-from zerofit.measure.rollouts import Rollout, write_rollouts
+from zerofit.measure.rollouts import ROLLOUTS, Rollout, write_rollouts
 from zerofit.prepare.writing import write_json
 
 
@@ -23,13 +23,13 @@ def row(problem: int, correct: bool, tokens: int = 3) -> Rollout:
 
 @given(st.integers(1, 200), st.integers(1, 50))
 def test_each_problem_is_in_one_part(count: int, per_part: int) -> None:
-    parts = Parts(Path("nowhere"), count, per_part, "s")
+    parts = Parts(ROLLOUTS, Path("nowhere"), count, per_part, "s")
     assert [problem for part in parts.problems for problem in part] == list(range(count))
     assert all(len(part) <= per_part for part in parts.problems)
 
 
 def test_what_is_damaged_or_of_other_settings_is_made_again(tmp_path: Path) -> None:
-    parts, other = (Parts(tmp_path, 7, 2, settings) for settings in ("these", "those"))
+    parts, other = (Parts(ROLLOUTS, tmp_path, 7, 2, settings) for settings in ("these", "those"))
     assert parts.take_stock() == [0, 1, 2, 3]
     for number in (0, 1):
         parts.write(number, Part([row(number, True)], 1.5, 2))

@@ -21,6 +21,7 @@ from zerofit.config.probe import Probe
 from zerofit.config.profile import Profile
 from zerofit.config.ranges import NO_BOOL, BelowOne, Count, Positive
 from zerofit.config.section import Section
+from zerofit.config.shapes import Shapes
 from zerofit.config.text import Text
 
 STRATEGIES = ("single", "ddp", "fsdp2", "zero1", "zero2", "zero3", "zeropp")
@@ -213,6 +214,8 @@ class Evaluate(Section):
     """Evaluate the test split after the last step."""
     problems: Problems | None = None
     """Language tasks: what is answered after training, as `zerofit eval` does, for pass@k. Short form: `[1, 8]`."""
+    shapes: Shapes | None = None
+    """CAD: what is made of the test's CAD models after training, as `zerofit eval` does it; `{}` for all of them."""
     micro_batch: Count | None = None
     """Samples per rank and forward; null takes train.micro_batch."""
     best_metric: Literal["top1", "top5", "loss", "token_accuracy", "reward"] | None = None
@@ -350,10 +353,14 @@ class Recipe(Section):
             raise ValueError(f"data.mix: rows with {modality} need an encoder for it: give model.{field}")
         if self.evaluate.problems is not None and self.task not in LANGUAGE:
             raise ValueError(f"evaluate.problems: the task {self.task} answers no problems; leave it out")
+        if self.evaluate.shapes is not None and self.task != "cad":
+            raise ValueError(f"evaluate.shapes: the task {self.task} makes none; leave it out")
         if self.evaluate.problems is not None and not self.checkpoint.at_end:
             raise ValueError(
                 "evaluate.problems: they are answered by the last checkpoint; leave checkpoint.at_end true"
             )
+        if self.evaluate.shapes is not None and not self.checkpoint.at_end:
+            raise ValueError("evaluate.shapes: the last checkpoint makes them; leave checkpoint.at_end true")
         if self.quantised and self.strategy.name == "zeropp":
             raise ValueError(
                 "model.quantize: zeropp rounds weights to int8 to send them, which packed ones do not survive: use "

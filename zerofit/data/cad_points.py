@@ -11,6 +11,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from zerofit.cad.errors import CadError
+from zerofit.cad.quantise import CUBE
 from zerofit.cad.shape import Box
 from zerofit.data.cad_rows import Cloud, one_line
 
@@ -28,6 +29,24 @@ def cloud_of(cloud: Cloud, box: Box, count: int, seed: int) -> tuple[Points, int
     return _resampled(_placed(found, box), count, seed), len(found)
 
 
+def cloud_at(path: Path, count: int, *, fit: bool) -> tuple[Points, int]:
+    """float32 [count, 6], where the file has them, and how many points the file has.
+
+    To `fit`, they are scaled about the origin, as DeepCAD scales parts, so that none lies outside the cube that a part
+    fits. Raises CadError as `cloud_of` does, and where they are not in the frame of a command text.
+    """
+    found = _checked(_read(Cloud(str(path), None)), path.name)
+    farthest = float(np.abs(found[:, :3]).max())
+    if fit and farthest > 0.0:
+        found[:, :3] *= CUBE / farthest
+    elif farthest > 1.0:
+        raise CadError(
+            f"{path.name} has coordinates up to {farthest:.4g}, and those of parts are within {CUBE} of the origin: "
+            "scale it, or let --fit do it"
+        )
+    return _resampled(found, count, 0), len(found)
+
+
 def seed_of(id: str) -> int:
     """What a model's points are drawn with: the same in each run."""
     return xxhash.xxh32_intdigest(id.encode())
@@ -39,6 +58,8 @@ def _read(cloud: Cloud) -> Any:
         points, normals = _many(cloud.path)
         return points[cloud.row] if normals is None else _joined(points[cloud.row], normals[cloud.row])
     try:
+        if cloud.path.endswith(".xyz"):
+            return np.loadtxt(cloud.path, ndmin=2)
         held = np.load(cloud.path, allow_pickle=False)
         if isinstance(held, np.ndarray):
             return held

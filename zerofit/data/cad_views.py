@@ -85,14 +85,8 @@ class _Maker:
     def from_files(self, row: CadRow) -> list[bytes]:
         """Of more files than are wanted those that are evenly spread in the order of their names."""
         count = min(self.views, len(row.images))
-        return [self._file(Path(row.images[place * len(row.images) // count])) for place in range(count)]
-
-    def _file(self, path: Path) -> bytes:
-        try:
-            return _png(square(decode(path.read_bytes()), self.size).permute(1, 2, 0).numpy())
-        except Exception as error:  # broken bytes make a decoder raise anything
-            reason = "of no known format" if isinstance(error, UnidentifiedImageError) else one_line(error)
-            raise CadError(f"{path.name} is no readable image ({reason})") from None
+        files = [Path(row.images[place * len(row.images) // count]) for place in range(count)]
+        return [png(picture(file, self.size)) for file in files]
 
     def from_solid(self, kernel: Kernel, row: CadRow, shape: Shape) -> list[bytes] | Invalid:
         del row
@@ -101,11 +95,21 @@ class _Maker:
             pixels = kernel.render(shape, self.size, view)
             if isinstance(pixels, Invalid):
                 return pixels
-            images.append(_png(pixels))
+            images.append(png(pixels))
         return images
 
 
-def _png(pixels: Pixels) -> bytes:
+def picture(path: Path, size: int) -> Pixels:
+    """uint8 [size, size, 3], of a file: its middle square. Raises CadError."""
+    try:
+        return square(decode(path.read_bytes()), size).permute(1, 2, 0).numpy()
+    except Exception as error:  # broken bytes make a decoder raise anything
+        reason = "of no known format" if isinstance(error, UnidentifiedImageError) else one_line(error)
+        raise CadError(f"{path.name} is no readable image ({reason})") from None
+
+
+def png(pixels: Pixels) -> bytes:
+    """The bytes of a PNG file."""
     file = BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(file, format="PNG")
     return file.getvalue()

@@ -13,11 +13,12 @@ from zerofit.config.errors import UserError
 from zerofit.config.located import located
 from zerofit.data.tokenizer import FILES, NEEDED
 from zerofit.models.build import build_model
+from zerofit.models.cad_mllm import CadMllm
 from zerofit.models.config import config_of
 from zerofit.models.placement import WholePlacement
 from zerofit.models.pretrained import INDEX, safetensors_in, weight_files
-from zerofit.models.trained import set_buffer
-from zerofit.models.whole import all_weights, describe_model
+from zerofit.models.trained import TrainedModel, set_buffer
+from zerofit.models.whole import all_weights, at_hand, describe_model
 from zerofit.plan.spec import RunSpec
 from zerofit.train.engine import WEIGHTS
 
@@ -58,7 +59,7 @@ def load_run(spec: RunSpec, checkpoint: Path, device: torch.device, dtype: torch
     Raises UserError where the checkpoint, or what its frozen weights come from, is not what it was.
     """
     if spec.quantised:
-        return _as_trained(spec, checkpoint, device, dtype)
+        return as_trained(spec, checkpoint, device, dtype).family
     described = describe_model(spec)
     model = deepcopy(described.plain)
     WholePlacement(device, dtype).shard(model)
@@ -71,13 +72,23 @@ def load_run(spec: RunSpec, checkpoint: Path, device: torch.device, dtype: torch
     return model.requires_grad_(False).eval().family
 
 
-def _as_trained(spec: RunSpec, checkpoint: Path, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
-    strategy = spec.recipe.strategy.model_copy(update={"compile": False})
-    recipe = spec.recipe.model_copy(update={"strategy": strategy})
+def load_cad(spec: RunSpec, checkpoint: Path, device: torch.device, dtype: torch.dtype) -> CadMllm:
+    """A CAD-MLLM of a run's checkpoint, with adapters beside its weights as in training. Raises UserError."""
+    model = as_trained(at_hand(spec), checkpoint, device, dtype)
+    assert isinstance(model, CadMllm)
+    return model
+
+
+def as_trained(spec: RunSpec, checkpoint: Path, device: torch.device, dtype: torch.dtype) -> TrainedModel:
+    """The whole model, built as training builds it, to be looked at alone. Raises UserError."""
+    strategy = spec.strategy.model_copy(update={"compile": False, "activation_checkpointing": "none"})
     model = build_model(
-        spec.model_copy(update={"recipe": recipe}), WholePlacement(device, dtype), dtype, weights=checkpoint / WEIGHTS
+        spec.model_copy(update={"strategy": strategy}),
+        WholePlacement(device, dtype),
+        dtype,
+        weights=checkpoint / WEIGHTS,
     )
-    return model.requires_grad_(False).eval().family
+    return model.requires_grad_(False).eval()
 
 
 def load_model(

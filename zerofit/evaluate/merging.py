@@ -19,11 +19,9 @@ from zerofit.prepare.writing import write_json
 ROWS = "rollouts.parquet"
 
 
-def merge(directory: Path, request: Request, parts: Parts) -> None:
+def merge(directory: Path, request: Request, parts: Parts[Rollout]) -> None:
     """Write both, and remove the parts."""
-    made = [parts.read(number) for number in range(len(parts.problems))]
-    rows = [row for part in made for row in part.rows]
-    wall = sum(part.seconds / part.ranks for part in made)
+    rows, wall = parts.all()
     write_rollouts(directory / ROWS, rows)
     settings = request.settings
     body: dict[str, Any] = {
@@ -45,6 +43,11 @@ def merge(directory: Path, request: Request, parts: Parts) -> None:
         "wall_s": round(wall, 3),
         "tokens_s": round(sum(row.tokens for row in rows) / max(wall, 1e-9), 1),
     }
+    finish(directory, parts, body)
+
+
+def finish(directory: Path, parts: Parts[Any], body: dict[str, Any]) -> None:
+    """Write evaluation.json, whole or not at all, and remove the parts."""
     part = directory / f".{DONE}.part"
     write_json(part, body)
     os.replace(part, directory / DONE)

@@ -1,4 +1,4 @@
-"""An evaluation as it goes on: prompts.parquet, and a parquet file for each part of the problems that is done.
+"""An evaluation as it goes on: prompts.parquet, and a parquet file for each part of its problems that is done.
 
 A part is there whole or not at all, and says under which settings it was made; whoever is killed leaves parts undone.
 """
@@ -9,13 +9,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from zerofit.config.errors import UserError
-from zerofit.measure.rollouts import Rollout, read_about, read_rollouts, write_rollouts
+from zerofit.measure.parquet_rows import Form, Row, read_about
 
 PARTS = "parts"
 PROMPTS = "prompts.parquet"
@@ -33,10 +33,10 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Part:
+class Part(Generic[Row]):
     """Problems that are done."""
 
-    rows: list[Rollout]
+    rows: list[Row]
     seconds: float
     """What a rank took for it."""
     ranks: int
@@ -59,10 +59,11 @@ def read_prompts(directory: Path) -> list[Prompt]:
     return [Prompt(**row) for row in rows]
 
 
-class Parts:
+class Parts(Generic[Row]):
     """The parts of an evaluation of `count` problems, `per_part` in each, made under the settings of a digest."""
 
-    def __init__(self, directory: Path, count: int, per_part: int, settings: str) -> None:
+    def __init__(self, form: Form[Row], directory: Path, count: int, per_part: int, settings: str) -> None:
+        self.form = form
         self.directory = directory / PARTS
         self.settings = settings
         self.problems = [range(start, min(start + per_part, count)) for start in range(0, count, per_part)]
@@ -89,12 +90,17 @@ class Parts:
         done = set(self.done())
         return [number for number in range(len(self.problems)) if number not in done]
 
-    def write(self, number: int, part: Part) -> None:
+    def write(self, number: int, part: Part[Row]) -> None:
         """Keep a part."""
         about = {"settings": self.settings, "seconds": f"{part.seconds:.3f}", "ranks": str(part.ranks)}
-        write_rollouts(self.path(number), part.rows, about)
+        self.form.write(self.path(number), part.rows, about)
 
-    def read(self, number: int) -> Part:
+    def read(self, number: int) -> Part[Row]:
         """A part. Raises UserError where it is damaged."""
         about = read_about(self.path(number))
-        return Part(read_rollouts(self.path(number)), float(about["seconds"]), int(about["ranks"]))
+        return Part(self.form.read(self.path(number)), float(about["seconds"]), int(about["ranks"]))
+
+    def all(self) -> tuple[list[Row], float]:
+        """The rows of all parts, and the seconds that they took."""
+        made = [self.read(number) for number in range(len(self.problems))]
+        return [row for part in made for row in part.rows], sum(part.seconds / part.ranks for part in made)

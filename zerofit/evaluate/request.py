@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
@@ -35,11 +35,43 @@ class Model(Section):
     """Chat template that was asked for; null: its own."""
 
 
-class Settings(Section):
-    """What decides about completions: parts that were made under others are not mixed with them."""
+class Settled(Section):
+    """What decides about rows: parts that were made under other settings are not mixed with them."""
 
     model: Model
     """What is evaluated."""
+
+    def decisive(self) -> dict[str, Any]:
+        """Without what files are called from here: what is in them counts."""
+        return {**self.model_dump(mode="json"), "model": self.model.fingerprint}
+
+    def digest(self) -> str:
+        """The same for the same settings."""
+        return sha256(json.dumps(self.decisive(), sort_keys=True).encode()).hexdigest()
+
+
+class Pending(Section):
+    """One evaluation, and what it runs on now."""
+
+    format: Literal[1] = 1
+    """Version of this format."""
+    data: str
+    """Which problems, in words."""
+    count: int
+    """How many problems."""
+    per_part: int
+    """Problems whose completions are made together, and written in one part: the same whatever the ranks."""
+    batch: int | None
+    """Completions decoded at once on a rank; null: as many as fit."""
+    hardware: Hardware
+    """What there is now."""
+    ranks: int
+    """World size now."""
+
+
+class Settings(Settled):
+    """Of problems with answers."""
+
     problems: str
     """Digest of the problems and right answers."""
     prompts: str
@@ -63,50 +95,36 @@ class Settings(Section):
     stops: tuple[int, ...]
     """Token ids that end a completion."""
 
-    def decisive(self) -> dict[str, Any]:
-        """Without what files are called from here: what is in them counts."""
-        return {**self.model_dump(mode="json"), "model": self.model.fingerprint}
 
-    def digest(self) -> str:
-        """The same for the same settings."""
-        return sha256(json.dumps(self.decisive(), sort_keys=True).encode()).hexdigest()
+class Request(Pending):
+    """Of a language model, on problems with answers."""
 
-
-class Request(Section):
-    """One evaluation, and what it runs on now."""
-
-    format: Literal[1] = 1
-    """Version of this format."""
     settings: Settings
     """What decides about completions."""
-    data: str
-    """Which problems, in words."""
-    count: int
-    """How many problems."""
-    per_part: int
-    """Problems whose completions are made together, and written in one part: the same whatever the ranks."""
-    batch: int | None
-    """Completions decoded at once on a rank; null: as many as fit."""
     against: Path | None
     """Directory of the evaluation to compare with, absolute."""
-    hardware: Hardware
-    """What there is now."""
-    ranks: int
-    """World size now."""
+
+
+R = TypeVar("R", bound=Pending)
 
 
 def read_request(directory: Path) -> Request:
     """Of that evaluation. Raises UserError where it is none of this version's."""
+    return read_as(Request, directory)
+
+
+def read_as(kind: type[R], directory: Path) -> R:
+    """A request of that kind. Raises UserError where it is none of this version's."""
     path = directory / NAME
     try:
-        return Request.model_validate_json(read_limited(path))
+        return kind.model_validate_json(read_limited(path))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise UserError(f"{path} is not of this version of zerofit: {where}: {first['msg']}") from None
 
 
-def differences(one: Settings, other: Settings) -> list[str]:
+def differences(one: Settled, other: Settled) -> list[str]:
     """Names of the settings that differ."""
     left, right = one.decisive(), other.decisive()
     return [name for name in left if left[name] != right[name]]

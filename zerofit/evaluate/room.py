@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
+
+from zerofit.config.errors import UserError
+from zerofit.evaluate.request import Pending
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,3 +40,22 @@ def bytes_per_token(model: PreTrainedModel) -> int:
     heads = fields.get("num_key_value_heads") or config.num_attention_heads
     width = fields.get("head_dim") or config.hidden_size // config.num_attention_heads
     return 2 * config.num_hidden_layers * heads * width * model.dtype.itemsize
+
+
+def device_of(request: Pending) -> torch.device:
+    """That the launcher chose for this rank."""
+    if request.hardware.device == "cpu":
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+@contextmanager
+def fitting(batch: int) -> Iterator[None]:
+    """Decode so many at once here. Raises UserError where they are too many."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError:
+        raise UserError(
+            f"{batch} completions at once do not fit into the GPU's memory: use --batch {max(1, batch // 2)}; what is "
+            "done is kept"
+        ) from None

@@ -1,24 +1,30 @@
-"""What `evaluate.problems` of a recipe asks for once its run is there: the same as `zerofit eval RUN` with options."""
+"""What `evaluate.problems` and `evaluate.shapes` of a recipe ask for once its run is there.
+
+The same as `zerofit eval RUN` with options.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from zerofit.launch import rundir
-from zerofit.launch.answering import evaluate
+from zerofit.launch import answering, rundir, shaping
 from zerofit.plan.spec import RunSpec
 
 
 def after_training(run: Path, before: Path | None, *, nproc: int | None, debug: bool) -> int:
-    """Have the newest checkpoint of a finished run answer problems, where its recipe says so. Returns the exit code.
+    """Have the newest checkpoint of a finished run evaluated, where its recipe says so. Returns the exit code.
 
     `before` is the run that it began with: its newest evaluation of the same kind is what this one is compared with.
     Raises UserError.
     """
     spec = rundir.load(run)
-    problems = spec.recipe.evaluate.problems
-    if problems is None or newest_evaluation(run) is not None:
+    problems, shapes = spec.recipe.evaluate.problems, spec.recipe.evaluate.shapes
+    if newest_evaluation(run) is not None:
+        return 0
+    if shapes is not None:
+        return shaping.evaluate(str(run), (), shapes.model_dump(), spec=spec, nproc=nproc, debug=debug)
+    if problems is None:
         return 0
     against = None if before is None or not _alike(before, spec) else newest_evaluation(before)
     options: dict[str, Any] = {
@@ -30,11 +36,11 @@ def after_training(run: Path, before: Path | None, *, nproc: int | None, debug: 
         "against": against,
     }
     data = () if problems.data is None else (problems.data,)
-    return evaluate(str(run), data, options, spec=spec, nproc=nproc, debug=debug)
+    return answering.evaluate(str(run), data, options, spec=spec, nproc=nproc, debug=debug)
 
 
 def newest_evaluation(run: Path) -> Path | None:
-    """The newest finished evaluation of a language model beside a run."""
+    """The newest finished evaluation beside a run, of a language model or on CAD models."""
     found = sorted(
         (path.parent for path in run.glob("evaluations/*/evaluation.json")), key=lambda path: path.stat().st_mtime
     )

@@ -6,18 +6,17 @@ Results go to RUN/evaluations/N, a model's to ./evaluations/NAME-N. The same com
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from zerofit.config.errors import UserError
 from zerofit.evaluate.asked import Asked, Dtype
-from zerofit.evaluate.request import DONE, NAME, Model, Request, Settings, differences, read_request
-from zerofit.launch import pages, rundir, workarounds
-from zerofit.launch.dispatch import Launch, dispatch
+from zerofit.evaluate.request import NAME, Model, Request, Settings, read_request
+from zerofit.launch import pages, places, rundir, workarounds
+from zerofit.launch.dispatch import Launch, default_ranks, dispatch
 from zerofit.launch.evaluation import chosen_checkpoint
 from zerofit.plan.precision import resolve_precision
 from zerofit.plan.spec import Hardware, RunSpec
@@ -63,6 +62,7 @@ def _plan(asked: Asked, spec: RunSpec | None, step: int | None, hardware: Hardwa
     from zerofit.evaluate import prompts as prompting
     from zerofit.evaluate.merging import check_against
     from zerofit.evaluate.parts import Parts, write_prompts
+    from zerofit.measure.rollouts import ROLLOUTS
 
     if hardware.device == "cuda" and ranks is not None and ranks > hardware.count:
         raise UserError(f"--nproc {ranks}: there are {hardware.count} GPUs")
@@ -97,16 +97,16 @@ def _plan(asked: Asked, spec: RunSpec | None, step: int | None, hardware: Hardwa
         sampling=asked.sampling(length),
         seed=asked.seed,
         engine=asked.engine,
-        dtype=_dtype(asked, hardware),
+        dtype=dtype_on(hardware, asked.dtype),
         quantize=asked.quantize if spec is None else spec.recipe.quantize,
         pad=stops[0] if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id),
         stops=stops,
     )
-    directory, per_part = _place(asked, spec, settings)
+    candidates = places.of_model(asked.target) if spec is None else places.of_run(spec.run_dir)
+    directory, per_part = places.find_place(asked.output, candidates, settings, read_request)
     lock = rundir.claim(directory)
     per_part = per_part or max(1, min(PART[hardware.device] // settings.samples, -(-len(problems) // PARTS)))
-    parts = Parts(directory, len(problems), per_part, settings.digest())
-    most = hardware.count if hardware.device == "cuda" else min(2, hardware.cpus)
+    parts = Parts(ROLLOUTS, directory, len(problems), per_part, settings.digest())
     request = Request(
         settings=settings,
         data=data,
@@ -115,7 +115,7 @@ def _plan(asked: Asked, spec: RunSpec | None, step: int | None, hardware: Hardwa
         batch=asked.batch,
         against=against,
         hardware=hardware,
-        ranks=ranks or min(most, len(parts.problems)),
+        ranks=ranks or min(default_ranks("ddp", hardware), len(parts.problems)),
     )
     write_prompts(directory, prompts)
     rundir.write_json(directory / NAME, request.model_dump(mode="json"))
@@ -132,27 +132,32 @@ def _plan(asked: Asked, spec: RunSpec | None, step: int | None, hardware: Hardwa
     )
 
 
-def _dtype(asked: Asked, hardware: Hardware) -> Dtype:
-    """Raises UserError for one that the device cannot compute in."""
+def dtype_on(hardware: Hardware, asked: Dtype | None) -> Dtype:
+    """Of weights and activations; null: by the device. Raises UserError for one that it cannot compute in."""
     try:
-        return resolve_precision(asked.dtype or "auto", hardware)
+        return resolve_precision(asked or "auto", hardware)
     except UserError as error:
         raise UserError(str(error).replace("strategy.precision", "--dtype")) from None
+
+
+def model_of_run(spec: RunSpec, step: int | None, template: str | None = None) -> Model:
+    """The run's checkpoint of that step, or its newest. Raises UserError."""
+    from zerofit.checkpoint.manifest import NAME as MANIFEST
+
+    checkpoint = chosen_checkpoint(spec.run_dir, step)
+    return Model(
+        name=os.path.relpath(checkpoint),
+        run=spec.run_dir,
+        weights=checkpoint,
+        fingerprint=sha256((checkpoint / MANIFEST).read_bytes()).hexdigest(),
+        template=template,
+    )
 
 
 def _model(asked: Asked, spec: RunSpec | None, step: int | None) -> Model:
     """What is asked for, found. Raises UserError."""
     if spec is not None:
-        from zerofit.checkpoint.manifest import NAME as MANIFEST
-
-        checkpoint = chosen_checkpoint(spec.run_dir, step)
-        return Model(
-            name=os.path.relpath(checkpoint),
-            run=spec.run_dir,
-            weights=checkpoint,
-            fingerprint=sha256((checkpoint / MANIFEST).read_bytes()).hexdigest(),
-            template=asked.template,
-        )
+        return model_of_run(spec, step, asked.template)
     from zerofit.evaluate.loading import find_model
 
     directory = find_model(asked.target)
@@ -161,56 +166,6 @@ def _model(asked: Asked, spec: RunSpec | None, step: int | None) -> Model:
         found = path.stat()
         state.update(f"{path.name} {found.st_size} {found.st_mtime_ns}\n".encode())
     return Model(name=asked.target, run=None, weights=directory, fingerprint=state.hexdigest(), template=asked.template)
-
-
-def _place(asked: Asked, spec: RunSpec | None, settings: Settings) -> tuple[Path, int | None]:
-    """The directory, and the size of the parts that are in it; null where it is new. Raises UserError."""
-    if asked.output is not None:
-        output = asked.output.expanduser().absolute()
-        return output, _unfinished(output, settings)
-    places = _candidates(asked, spec)
-    for path in places:
-        if not path.exists():
-            try:
-                path.mkdir(parents=True)
-            except FileExistsError:  # another evaluation begins
-                continue
-            return path, None
-        if (path / NAME).is_file() and not (path / DONE).exists():
-            try:
-                found = read_request(path)
-            except UserError:
-                continue
-            if not differences(found.settings, settings):
-                return path, found.per_part
-    raise AssertionError("candidates never end without a choice")
-
-
-def _candidates(asked: Asked, spec: RunSpec | None) -> Iterator[Path]:
-    for number in count(1):
-        if spec is not None:
-            yield spec.run_dir / "evaluations" / str(number)
-        else:
-            yield Path("evaluations", f"{Path(asked.target).name or 'model'}-{number}").absolute()
-
-
-def _unfinished(output: Path, settings: Settings) -> int | None:
-    """The size of its parts where `output` is an evaluation of the same that was cut off; null where it is new."""
-    if not (output / NAME).is_file():
-        if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-            raise UserError(f"--output {output} exists: name a new directory")
-        output.mkdir(parents=True, exist_ok=True)
-        return None
-    if (output / DONE).exists():
-        raise UserError(f"--output {output} holds a finished evaluation: name a new directory")
-    found = read_request(output)
-    changed = differences(found.settings, settings)
-    if changed:
-        raise UserError(
-            f"--output {output} holds an evaluation under other settings ({', '.join(changed)}), which was cut off: "
-            "name a new directory, or ask for the same to go on"
-        )
-    return found.per_part
 
 
 def _headline(request: Request, directory: Path, done: int, parts: int) -> str:

@@ -55,14 +55,17 @@ def evaluate(
 
 def other_data(recipe: Recipe, words: Sequence[str]) -> Data | None:
     """The recipe's data section with the words applied; null without any. Raises UserError where they change more."""
-    if not words:
-        return None
+    return with_data(recipe, words).images if words else None
+
+
+def with_data(recipe: Recipe, words: Sequence[str]) -> Recipe:
+    """The recipe on the data that the words name, a path or `data.x=y`. Raises UserError where they change more."""
     overrides = [word if "=" in word and not Path(word).exists() else f"data.path={word}" for word in words]
     asked = override(recipe, overrides)
     other = [line for line in changed_fields(recipe, asked) if not line.startswith("data.")]
     if other:
         raise UserError("\n".join(["--data changes data fields alone, not these:", *other]))
-    return asked.images
+    return asked
 
 
 def chosen_checkpoint(run_dir: Path, step: int | None) -> Path:

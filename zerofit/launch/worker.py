@@ -13,6 +13,7 @@ from typing import Any, Literal, NoReturn
 from zerofit.config import patience
 from zerofit.config.data import Data
 from zerofit.config.section import Section
+from zerofit.evaluate.request import Pending
 from zerofit.launch import failure, lifeline, ops_cache, rundir
 from zerofit.launch.environment import World, outer_world
 from zerofit.launch.listener import Listener
@@ -59,6 +60,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rewrite", type=Path, metavar="CHECKPOINT", help="write this checkpoint as the run's own")
     parser.add_argument("--evaluate", type=Path, metavar="FILE", help="evaluate what this evaluations/N.json asks for")
     parser.add_argument("--answer", action="store_true", help="RUN is an evaluation of a language model: its share")
+    parser.add_argument("--shapes", action="store_true", help="RUN is an evaluation on CAD models: its share")
     return parser.parse_args(words)
 
 
@@ -86,10 +88,12 @@ def _work_in_group(arguments: argparse.Namespace, world: World) -> None:
 
 def duty(arguments: argparse.Namespace, world: World) -> tuple[Device, Callable[[], None]]:
     """The device that is planned for, and what is to be done in a group that has been joined; that raises Stopped."""
-    if arguments.answer:
+    if arguments.answer or arguments.shapes:
         from zerofit.evaluate.request import read_request
+        from zerofit.evaluate.shape_request import read_request as read_shapes
 
-        return read_request(arguments.run).hardware.device, lambda: _answer(arguments.run, world)
+        request: Pending = (read_shapes if arguments.shapes else read_request)(arguments.run)
+        return request.hardware.device, lambda: _share(arguments, world)
     spec, evaluation = read(arguments)
     return spec.hardware.device, lambda: work(arguments, spec, evaluation, world)
 
@@ -155,19 +159,19 @@ def work(arguments: argparse.Namespace, spec: RunSpec, evaluation: Evaluation | 
     _recorded(body, _result_file(arguments, spec), world)
 
 
-def _answer(directory: Path, world: World) -> None:
-    """A rank's share of an evaluation of a language model. Raises Stopped."""
+def _share(arguments: argparse.Namespace, world: World) -> None:
+    """A rank's share of an evaluation of a language model, or on CAD models. Raises Stopped."""
 
     def body() -> dict[str, Any]:
         from zerofit.launch import workarounds
 
         workarounds.quiet()  # before what it quiets is imported
-        from zerofit.evaluate.reasoning import evaluate
+        from zerofit.evaluate import reasoning, shapes
 
-        evaluate(directory)
+        (shapes if arguments.shapes else reasoning).evaluate(arguments.run)
         return {}
 
-    _recorded(body, directory / "result.json", world)
+    _recorded(body, arguments.run / "result.json", world)
 
 
 def _recorded(body: Callable[[], dict[str, Any]], file: Path, world: World) -> None:

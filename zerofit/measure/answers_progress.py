@@ -1,4 +1,4 @@
-"""Progress of an evaluation by completions: a bar on a terminal, else a line now and then; with pass@1 so far."""
+"""Progress of an evaluation by completions: a bar on a terminal, else a line now and then; with a figure so far."""
 
 from __future__ import annotations
 
@@ -16,11 +16,19 @@ from zerofit.measure.progress import PATIENCE
 
 
 class AnswersProgress:
-    """Completions done of `total`, of all ranks. Rank 0 alone has one."""
+    """`unit` done of `total`, of all ranks, and the share of them that is good, as `figure`. Rank 0 alone has one."""
 
     def __init__(
-        self, total: int, done: int = 0, out: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        total: int,
+        done: int = 0,
+        out: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        unit: str = "completions",
+        figure: str = "pass@1",
     ) -> None:
+        self.unit, self.figure = unit, figure
         self.total, self.done, self._first, self.clock = total, done, done, clock
         self.out = sys.stdout if out is None else out
         self._figures = ""
@@ -34,7 +42,7 @@ class AnswersProgress:
                 mininterval=0.5,
                 smoothing=0.0,  # the time left follows from the mean of all: completions end in clusters
                 ncols=shutil.get_terminal_size().columns - 1,
-                bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} completions{postfix}, {remaining} left",
+                bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} " + unit + "{postfix}, {remaining} left",
             )
         else:
             self._write()
@@ -43,7 +51,7 @@ class AnswersProgress:
         """Show that so many are done; of these so many are judged, and correct."""
         self.done = max(done, self.done)
         if judged:
-            self._figures = f"pass@1 {100 * correct / judged:.1f} %"
+            self._figures = f"{self.figure} {100 * correct / judged:.1f} %"
         if self._bar is not None:
             self._bar.set_postfix_str(self._figures, refresh=False)
             self._bar.update(self.done - self._bar.n)
@@ -60,7 +68,7 @@ class AnswersProgress:
 
     def _write(self) -> None:
         self._written = self.clock()
-        parts = [f"{self.done:,}/{self.total:,} completions", self._figures]
+        parts = [f"{self.done:,}/{self.total:,} {self.unit}", self._figures]
         made = self.done - self._first
         if made and self.done < self.total:
             left = (self.total - self.done) * (self._written - self._started) / made

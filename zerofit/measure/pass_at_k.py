@@ -8,9 +8,10 @@ samples. Samples of one problem are alike, so intervals are over problems.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import comb
+from typing import Any
 
 RESAMPLES = 2000
 
@@ -86,16 +87,26 @@ def mean_over_problems(values: Sequence[float], confidence: float = 0.95, seed: 
     Where all problems are solved always, or never, resampling shows no spread, and Wilson's interval is given.
     """
     import numpy as np
-    from scipy.stats import bootstrap
 
     assert values
     if set(values) <= {0.0} or set(values) <= {1.0}:
         return one_each(int(sum(values)), len(values), confidence)
+    return resampled(values, np.mean, confidence, seed)
+
+
+def resampled(values: Sequence[float], statistic: Callable[..., Any], confidence: float, seed: int) -> Estimate:
+    """A statistic of numpy's of a figure of each problem, with a percentile bootstrap over problems.
+
+    Values that are all the same have no spread.
+    """
+    import numpy as np
+    from scipy.stats import bootstrap
+
     if len(set(values)) == 1:
         return Estimate(values[0], values[0], values[0])
     result = bootstrap(
         (np.asarray(values, dtype=np.float64),),
-        np.mean,
+        statistic,
         n_resamples=RESAMPLES,
         batch=500,
         confidence_level=confidence,
@@ -103,7 +114,7 @@ def mean_over_problems(values: Sequence[float], confidence: float = 0.95, seed: 
         rng=np.random.default_rng(seed),
     )
     interval = result.confidence_interval
-    return Estimate(float(np.mean(values)), float(interval.low), float(interval.high))
+    return Estimate(float(statistic(values)), float(interval.low), float(interval.high))
 
 
 def compare(first: Sequence[bool], second: Sequence[bool]) -> Comparison:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from zerofit.config.errors import UserError
+from zerofit.measure.parquet_rows import Form
 from zerofit.measure.pass_at_k import Comparison, compare, maj_at_k, mean_over_problems, one_each, pass_at_k
 
 if TYPE_CHECKING:
@@ -41,45 +41,12 @@ class Rollout:
 
 def write_rollouts(path: Path, rows: Iterable[Rollout], about: Mapping[str, str] | None = None) -> None:
     """Write a parquet file, which is there whole or not at all; `about` is said in its schema's metadata."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    partial = path.with_name(f"{path.name}.partial")
-    schema = _schema().with_metadata(dict(about or {}))
-    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=schema), partial)
-    os.replace(partial, path)
-
-
-def read_about(path: Path) -> dict[str, str]:
-    """What such a file says about itself. Raises UserError where it is none."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        metadata = pq.read_schema(path).metadata or {}
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"{path}: cannot be read as parquet: {str(error).splitlines()[0]}") from None
-    return {name.decode(): value.decode() for name, value in metadata.items() if not name.startswith(b"ARROW:")}
+    ROLLOUTS.write(path, rows, about)
 
 
 def read_rollouts(path: Path) -> list[Rollout]:
     """Read such a file. Raises UserError where it is none."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"{path}: cannot be read as parquet: {str(error).splitlines()[0]}") from None
-    wanted = _schema()
-    lacking = [name for name in wanted.names if name not in table.column_names]
-    if lacking:
-        raise UserError(f"{path}: has no {', '.join(lacking)}; rows of an evaluation have {', '.join(wanted.names)}")
-    try:
-        rows = table.select(wanted.names).cast(wanted).to_pylist()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
-        raise UserError(f"{path}: is not of an evaluation: {str(error).splitlines()[0]}") from None
-    return [Rollout(**row) for row in rows]
+    return ROLLOUTS.read(path)
 
 
 def figures(rows: Sequence[Rollout], ks: Sequence[int] = (1,)) -> dict[str, Any]:
@@ -155,3 +122,7 @@ def _schema() -> pa.Schema:
             pa.field("stopped", pa.bool_(), nullable=False),
         ]
     )
+
+
+ROLLOUTS = Form(Rollout, _schema)
+"""How they lie in a file."""

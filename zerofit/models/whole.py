@@ -45,7 +45,7 @@ class Described:
 
 def describe_model(spec: RunSpec) -> Described:
     """The run's model, on meta. Raises UserError as `build_model` does."""
-    spec = _here(spec)
+    spec = at_hand(spec)
     recipe = spec.recipe
     directory = None if recipe.model.pretrained is None else locate(recipe.model.pretrained, weights=False)
     adjust, kind = KINDS[recipe.model.kind]
@@ -141,7 +141,7 @@ def _adapters(described: Described) -> Iterator[tuple[str, Tensor]]:
         yield from with_adapters((), layers, lora.rank, spec.recipe.train.seed, device)
 
 
-def _here(spec: RunSpec) -> RunSpec:
+def at_hand(spec: RunSpec) -> RunSpec:
     """The run's model with whatever attention this machine has; its fresh weights are drawn where the run drew them."""
     model = spec.recipe.model.model_copy(update={"attention": "auto"})
     hardware = spec.hardware
