@@ -17,7 +17,7 @@ from cli_runs import result, steps, zerofit
 from shrink import CHANGED, SIZES, STEPS, deepspeed_differences, differences, shrunk_job
 
 from zerofit.config.load import load_job, recipe_names
-from zerofit.config.schema import ZERO_STAGE
+from zerofit.config.strategy import ZERO_STAGE
 from zerofit.plan.files import read_spec
 from zerofit.plan.spec import RunSpec
 

@@ -15,7 +15,8 @@ from plan_examples import CPU, FACTS, gpus, recipe
 from strategy_files import PINNED_CPU, STAGE3_AUTO, hugging_face
 
 from zerofit.config.errors import UserError
-from zerofit.config.schema import ZERO_STAGE, Recipe
+from zerofit.config.schema import Recipe
+from zerofit.config.strategy import ZERO_STAGE
 from zerofit.plan.batch import make_batches
 from zerofit.plan.deepspeed import make_deepspeed
 from zerofit.plan.deepspeed_user import NOT_GENERATED

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from zerofit.config.json_schema import schema_json, short_strategies
 from zerofit.config.model import DEFAULT_RULES
 from zerofit.config.optimizer import Optimizer
-from zerofit.config.schema import Recipe, Strategy
+from zerofit.config.schema import Recipe
 from zerofit.config.section import Section
+from zerofit.config.strategy import Strategy
 
 RAW: dict[str, Any] = {
     "model": {"kind": "patch_lm", "shape": "qwen3-tiny", "patch_size": 2},

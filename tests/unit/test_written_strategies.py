@@ -17,7 +17,8 @@ from plan_examples import CPU, FACTS, gpus, recipe
 from pydantic import ValidationError
 
 from zerofit.config.errors import UserError
-from zerofit.config.schema import STRATEGIES, ZERO_STAGE, Recipe, Strategy
+from zerofit.config.schema import Recipe
+from zerofit.config.strategy import STRATEGIES, ZERO_STAGE, Strategy
 from zerofit.plan.accelerate_write import accelerate_config, deepspeed_config, script_arguments
 from zerofit.plan.build import make_plan
 from zerofit.plan.spec import RunSpec

@@ -15,7 +15,7 @@ from zerofit.checkpoint.manifest import NAME, read_manifest, step_of, verify
 from zerofit.checkpoint.outside import leading_out, shown
 from zerofit.checkpoint.zero_names import ZeroDirectory, dtypes, look_at
 from zerofit.config.errors import UserError
-from zerofit.config.schema import ZERO_STAGE
+from zerofit.config.strategy import ZERO_STAGE
 from zerofit.models.frozen import FROZEN
 from zerofit.models.pretrained import INDEX, WHOLE, weight_files
 from zerofit.models.stored import kind_of

@@ -19,7 +19,7 @@ from transformers.trainer import SCALER_NAME
 from zerofit.checkpoint.canonical import CANONICAL, read_canonical
 from zerofit.checkpoint.manifest import read_manifest
 from zerofit.config.errors import UserError
-from zerofit.config.schema import ZERO_STAGE
+from zerofit.config.strategy import ZERO_STAGE
 from zerofit.models.pretrained import safetensors_in
 from zerofit.models.zero_files import tag_directory
 from zerofit.models.zero_states import zero_states

@@ -10,8 +10,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from zerofit.config.schema import STRATEGIES, Recipe, Strategy
+from zerofit.config.schema import Recipe
 from zerofit.config.stages import NOT_OF_A_STAGE
+from zerofit.config.strategy import STRATEGIES, Strategy
 
 STAGES = (
     "Runs that follow one another, each from the weights of the one before: fields that are laid over those above. "

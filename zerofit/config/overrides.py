@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from zerofit.config.errors import UserError
-from zerofit.config.schema import parse_strategy, parse_track
+from zerofit.config.schema import parse_track
+from zerofit.config.strategy import parse_strategy
 from zerofit.config.yaml_lines import parse
 
 EXCLUSIVE = (

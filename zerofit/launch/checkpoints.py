@@ -20,7 +20,7 @@ from zerofit.checkpoint.headers import read_header
 from zerofit.checkpoint.manifest import NAME, read_manifest, step_name, step_of, steps, verify
 from zerofit.checkpoint.outside import leading_out, shown
 from zerofit.config.errors import UserError
-from zerofit.config.schema import ZERO_STAGE
+from zerofit.config.strategy import ZERO_STAGE
 from zerofit.launch import reference, rundir
 from zerofit.plan.job import is_job
 from zerofit.plan.spec import RunSpec

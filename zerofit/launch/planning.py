@@ -10,7 +10,8 @@ import yaml
 
 from zerofit.config.errors import UserError
 from zerofit.config.load import load_job
-from zerofit.config.schema import ZERO_STAGE, Recipe
+from zerofit.config.schema import Recipe
+from zerofit.config.strategy import ZERO_STAGE
 from zerofit.launch import rundir
 from zerofit.launch.dispatch import count_ranks
 from zerofit.launch.origin import resolve

@@ -16,7 +16,8 @@ from typing import Any
 from zerofit.checkpoint.commit import read_best, record_best
 from zerofit.checkpoint.manifest import newest, read_manifest, step_of
 from zerofit.config.errors import UserError, did_you_mean
-from zerofit.config.schema import STRATEGIES, ZERO_STAGE, Recipe
+from zerofit.config.schema import Recipe
+from zerofit.config.strategy import STRATEGIES, ZERO_STAGE
 from zerofit.launch import reference, rundir
 from zerofit.launch.dispatch import Launch, dispatch
 from zerofit.launch.environment import outer_world

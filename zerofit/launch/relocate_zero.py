@@ -15,7 +15,7 @@ import shutil
 from pathlib import Path
 
 from zerofit.config.errors import UserError
-from zerofit.config.schema import ZERO_STAGE
+from zerofit.config.strategy import ZERO_STAGE
 from zerofit.launch import failure, lifeline, ops_cache
 from zerofit.launch.environment import outer_world
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from zerofit.config.errors import UserError
-from zerofit.config.schema import ZERO_STAGE
+from zerofit.config.strategy import ZERO_STAGE
 from zerofit.plan.spec import RunSpec
 
 Config = dict[str, Any]

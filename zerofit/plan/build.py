@@ -8,7 +8,8 @@ import re
 from pathlib import Path
 
 from zerofit.config.errors import UserError
-from zerofit.config.schema import ZERO_STAGE, Recipe
+from zerofit.config.schema import Recipe
+from zerofit.config.strategy import ZERO_STAGE
 from zerofit.plan.batch import make_batches, peak_rate
 from zerofit.plan.cap import capped
 from zerofit.plan.deepspeed import make_deepspeed

@@ -12,7 +12,8 @@ import sys
 from typing import Any
 
 from zerofit.config.model import Model
-from zerofit.config.schema import ZERO_STAGE, Offload, Recipe
+from zerofit.config.schema import Recipe
+from zerofit.config.strategy import ZERO_STAGE, Offload
 from zerofit.plan.deepspeed_sections import sections
 from zerofit.plan.deepspeed_user import overlay
 from zerofit.plan.precision import Precision

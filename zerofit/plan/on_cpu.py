@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zerofit.config.schema import ZERO_STAGE
+from zerofit.config.strategy import ZERO_STAGE
 from zerofit.plan.deepspeed import make_deepspeed
 from zerofit.plan.spec import Hardware, RunSpec
 from zerofit.plan.strategy import Chosen

@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from zerofit.config.schema import Recipe, Strategy, StrategyName
+from zerofit.config.schema import Recipe
 from zerofit.config.section import Section
+from zerofit.config.strategy import Strategy, StrategyName
 
 
 class ImageFacts(Section):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import astuple, dataclass
 
-from zerofit.config.schema import ZERO_STAGE
+from zerofit.config.strategy import ZERO_STAGE
 from zerofit.plan.decoder import Decoder
 from zerofit.plan.spec import RunSpec
 

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from zerofit.config.errors import UserError
-from zerofit.config.schema import Recipe, Strategy
+from zerofit.config.schema import Recipe
+from zerofit.config.strategy import Strategy
 from zerofit.plan.accelerate_file import read_accelerate
 from zerofit.plan.deepspeed_file import read_deepspeed, whole_strategy
 from zerofit.plan.file_words import Said

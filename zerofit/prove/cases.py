@@ -11,7 +11,8 @@ from zerofit.config.errors import UserError, did_you_mean
 from zerofit.config.json_schema import short_strategies
 from zerofit.config.optimizer import Warmup
 from zerofit.config.profile import Profile
-from zerofit.config.schema import ZERO_STAGE, Recipe, parse_strategy
+from zerofit.config.schema import Recipe
+from zerofit.config.strategy import ZERO_STAGE, parse_strategy
 from zerofit.launch.dispatch import default_ranks
 from zerofit.launch.recipe import override
 from zerofit.plan.spec import Hardware, ImageFacts, TextFacts

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zerofit.config.errors import UserError
-from zerofit.config.schema import Strategy
+from zerofit.config.strategy import Strategy
 from zerofit.plan.files import RUN_FILE
 from zerofit.plan.spec import RunSpec
 from zerofit.report.exposed import share_of_trace

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from zerofit.config.schema import ZERO_STAGE
+from zerofit.config.strategy import ZERO_STAGE
 from zerofit.models.placement import Placement, WholePlacement
 from zerofit.models.quantised import scale_tensors
 from zerofit.train.deferred import Deferred, in_step
