@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from zerofit.config.schema import Recipe
-from zerofit.plan.spec import Hardware, ImageFacts, TextFacts
+from zerofit.plan.spec import CadFacts, Hardware, ImageFacts, TextFacts
 
 FACTS = ImageFacts(
     classes=tuple("0123456789"),
@@ -31,6 +31,7 @@ TEXT_FACTS = TextFacts(
     stops=(257,),
     samples=Path("samples"),
 )
+CAD_FACTS = CadFacts(**dict(TEXT_FACTS), clouds=0.5, images=0.25, points=2048, image_size=224)
 CPU = Hardware(device="cpu", count=1, name="Any CPU", memory_gib=8.0, capability=None, cpus=2)
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from plan_examples import CPU, FACTS, TEXT_FACTS, gpus
+from plan_examples import CAD_FACTS, CPU, FACTS, TEXT_FACTS, gpus
 
 from zerofit.config.load import load_job, recipe_names
 from zerofit.config.schema import LANGUAGE, Recipe
@@ -17,6 +17,8 @@ def facts_of(said: Recipe) -> ImageFacts | TextFacts:
     """The embedded digits as they are; of other data, whose files are absent, invented ones."""
     if said.task in LANGUAGE:
         return TEXT_FACTS.model_copy(update={"longest": min(said.text.max_length, 300)})
+    if said.task == "cad":
+        return CAD_FACTS
     if said.data.source == "digits":
         return FACTS
     train = max(10_000, 2 * said.train.global_batch)

@@ -121,7 +121,7 @@ def test_laying(below: dict[str, Any], above: dict[str, Any], whole: dict[str, A
         (
             "task: probe",
             "task: prob",
-            "15: stages.1.task: 'prob' is not one of classify, probe, sft, grpo; did you mean probe?",
+            "15: stages.1.task: 'prob' is not one of classify, probe, sft, grpo, cad; did you mean probe?",
         ),
         ("  - name: tune", "  - tune: 1", "12: stages.0.tune: unknown field"),
         ("name: tune", "name: a/b", "12: stages.0.name: 'a/b' is not a plain name: it takes no slash and no dot"),
