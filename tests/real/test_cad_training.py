@@ -54,8 +54,8 @@ STEPS = 900
 def test_models_are_learnt_by_heart(make: Any, source: str, mix: str, tmp_path: Path) -> None:
     make(tmp_path / "models")
     (tmp_path / "heart.yaml").write_text(RECIPE)
-    data = f"data={{source: {source}, path: models, mix: {{{mix}: 1}}}}"
-    zerofit(tmp_path, "train", "heart.yaml", data, f"train.max_steps={STEPS}")
+    data = (f"data.source={source}", "data.path=models", f"data.mix={{{mix}: 1}}")
+    zerofit(tmp_path, "train", "heart.yaml", *data, f"train.max_steps={STEPS}")
     test = json.loads((tmp_path / "runs/heart/result.json").read_text())["test"]
     zerofit(tmp_path, "eval", "runs/heart")
     figures: dict[str, Any] = json.loads((tmp_path / "runs/heart/evaluations/1/evaluation.json").read_text())["figures"]
