@@ -29,7 +29,7 @@ from zerofit.models.cad_mllm import CadMllm
 
 CPU = torch.device("cpu")
 PAD, STOP = 258, 257
-COLLATE = CadCollator(pad=PAD, slots=Slots(points=3, image=4), points=16, image_size=8, mean=(0, 0, 0), std=(1, 1, 1))
+COLLATE = CadCollator(pad=PAD, slots=Slots(points=3, image=4), image_size=8, mean=(0, 0, 0), std=(1, 1, 1))
 SEEDS = [3, 1, 4, 1, 5]
 
 

@@ -271,7 +271,7 @@ def test_a_rollout_computes_as_autocast_does() -> None:
     engine = engine_for(spec.model_copy(update={"precision": "bf16"}), CPU)
     model = model_of("qwen3")
     inject_adapter_in_model(LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False), model.model.layers)
-    model.blocks = model.model.layers
+    model.blocks, model.stacks = model.model.layers, (model.model.layers,)
     apply_checkpointing(model, "full")  # type: ignore[arg-type]
     model.train()
     tokens = torch.tensor([[5, 6, 7, 8]])
