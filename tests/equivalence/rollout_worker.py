@@ -56,6 +56,10 @@ class Tiny(Qwen3ForCausalLM):
     def blocks(self) -> nn.ModuleList:
         return self.model.layers
 
+    @property
+    def stacks(self) -> tuple[nn.ModuleList, ...]:
+        return (self.model.layers,)
+
 
 class Collectives(TorchDispatchMode):
     """Counts what is sent."""
