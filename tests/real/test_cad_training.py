@@ -15,7 +15,7 @@ from typing import Any
 import known_models
 import pytest
 
-pytestmark = [pytest.mark.real, pytest.mark.thorough]
+pytestmark = [pytest.mark.real, pytest.mark.gpu]
 
 RECIPE = """\
 task: cad
