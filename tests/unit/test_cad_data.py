@@ -19,10 +19,11 @@ from zerofit.data.byte_tokenizer import byte_tokenizer
 from zerofit.data.cad import describe, image_size_of, restore, slots_of
 from zerofit.data.cad_clouds import open_clouds
 from zerofit.data.cad_inputs import draw_inputs
-from zerofit.data.cad_loader import IMAGE, POINTS, TEXT, CadCollator, Models
+from zerofit.data.cad_loader import CadCollator, Models
 from zerofit.data.cad_order import CadKey
 from zerofit.data.cad_samples import open_cad_samples
 from zerofit.data.cad_views import open_views
+from zerofit.plan.slots import IMAGE, POINTS, TEXT
 
 BYTES = byte_tokenizer()
 EVERYTHING = {"text": 1, "text+points": 1, "text+points+image": 2}

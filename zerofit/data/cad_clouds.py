@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from zerofit.cad.kernel import Invalid, Kernel
 from zerofit.cad.shape import Shape
 from zerofit.data import sample_cache
-from zerofit.data.cad_points import CHANNELS, Points, cloud_of, seed_of
+from zerofit.data.cad_points import Points, cloud_of, seed_of
 from zerofit.data.cad_rows import CadRow
 from zerofit.data.cad_solids import Making
 from zerofit.data.cad_table import Table
+from zerofit.plan.slots import CHANNELS
 
 FORMAT = 1
 """Of the file, and of how clouds are made."""

@@ -16,16 +16,14 @@ from zerofit.config.cad import Cad
 from zerofit.data.cad_clouds import open_clouds
 from zerofit.data.cad_inputs import Sizes, Slots
 from zerofit.data.cad_order import CadEvalOrder, CadKey, CadOrder
-from zerofit.data.cad_points import CHANNELS
 from zerofit.data.cad_samples import CadSamples, Tokens, open_cad_samples
 from zerofit.data.cad_views import Pixels, open_views
 from zerofit.data.images import IGNORED
 from zerofit.data.loader import Loader
 from zerofit.data.splits import SplitName
+from zerofit.plan.slots import CHANNELS, IMAGE, POINTS, TEXT
 from zerofit.plan.spec import CadFacts
 
-TEXT, POINTS, IMAGE = range(3)
-"""What `slots` of a batch says of a place."""
 Batch = dict[str, Tensor]
 
 

@@ -14,10 +14,9 @@ from zerofit.cad.errors import CadError
 from zerofit.cad.quantise import CUBE
 from zerofit.cad.shape import Box
 from zerofit.data.cad_rows import Cloud, one_line
+from zerofit.plan.slots import CHANNELS
 
 Points = NDArray[np.float32]
-CHANNELS = 6
-"""x, y, z and the unit normal; zeros where a file has no normals."""
 
 
 def cloud_of(cloud: Cloud, box: Box, count: int, seed: int) -> tuple[Points, int]:

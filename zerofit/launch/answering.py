@@ -13,19 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from zerofit.config.errors import UserError
-from zerofit.evaluate.asked import Asked, Dtype
-from zerofit.evaluate.request import NAME, Model, Request, Settings, read_request
+from zerofit.evaluate.asked import Asked
+from zerofit.evaluate.request import Model, Request, Settings, read_request
 from zerofit.launch import pages, places, rundir, workarounds
-from zerofit.launch.dispatch import Launch, default_ranks, dispatch
-from zerofit.launch.evaluation import chosen_checkpoint
-from zerofit.plan.precision import resolve_precision
+from zerofit.launch.dispatch import Launch, check_ranks, default_ranks, dispatch
+from zerofit.launch.settling import begun, dtype_on, model_of_run, size_of_parts
 from zerofit.plan.spec import Hardware, RunSpec
 from zerofit.report import evaluated
-
-PART = {"cpu": 32, "cuda": 256}
-"""Completions of a part, at most: what one call makes, and what an interruption can cost a rank."""
-PARTS = 8
-"""Parts, at least, where there are so many problems: work for several ranks."""
 
 
 def evaluate(
@@ -64,8 +58,7 @@ def _plan(asked: Asked, spec: RunSpec | None, step: int | None, hardware: Hardwa
     from zerofit.evaluate.parts import Parts, write_prompts
     from zerofit.measure.rollouts import ROLLOUTS
 
-    if hardware.device == "cuda" and ranks is not None and ranks > hardware.count:
-        raise UserError(f"--nproc {ranks}: there are {hardware.count} GPUs")
+    check_ranks(hardware, ranks)
     if spec is not None and asked.quantize not in (None, spec.recipe.quantize):
         raise UserError(
             f"--quantize {asked.quantize}: {asked.target} was not trained so; a run is what it was in training"
@@ -105,7 +98,7 @@ def _plan(asked: Asked, spec: RunSpec | None, step: int | None, hardware: Hardwa
     candidates = places.of_model(asked.target) if spec is None else places.of_run(spec.run_dir)
     directory, per_part = places.find_place(asked.output, candidates, settings, read_request)
     lock = rundir.claim(directory)
-    per_part = per_part or max(1, min(PART[hardware.device] // settings.samples, -(-len(problems) // PARTS)))
+    per_part = per_part or size_of_parts(hardware, settings.samples, len(problems))
     parts = Parts(ROLLOUTS, directory, len(problems), per_part, settings.digest())
     request = Request(
         settings=settings,
@@ -118,40 +111,9 @@ def _plan(asked: Asked, spec: RunSpec | None, step: int | None, hardware: Hardwa
         ranks=ranks or min(default_ranks("ddp", hardware), len(parts.problems)),
     )
     write_prompts(directory, prompts)
-    rundir.write_json(directory / NAME, request.model_dump(mode="json"))
-    (directory / "result.json").unlink(missing_ok=True)
-    return Launch(
-        run_dir=directory,
-        arguments=(str(directory), "--answer"),
-        logs=directory / "logs",
-        result=directory / "result.json",
-        ranks=request.ranks,
-        headline=_headline(request, directory, len(parts.done()), len(parts.problems)),
-        lock=lock,
-        again=asked.command() + ("" if step is None or "@" in asked.target else f" --checkpoint {step}"),
-    )
-
-
-def dtype_on(hardware: Hardware, asked: Dtype | None) -> Dtype:
-    """Of weights and activations; null: by the device. Raises UserError for one that it cannot compute in."""
-    try:
-        return resolve_precision(asked or "auto", hardware)
-    except UserError as error:
-        raise UserError(str(error).replace("strategy.precision", "--dtype")) from None
-
-
-def model_of_run(spec: RunSpec, step: int | None, template: str | None = None) -> Model:
-    """The run's checkpoint of that step, or its newest. Raises UserError."""
-    from zerofit.checkpoint.manifest import NAME as MANIFEST
-
-    checkpoint = chosen_checkpoint(spec.run_dir, step)
-    return Model(
-        name=os.path.relpath(checkpoint),
-        run=spec.run_dir,
-        weights=checkpoint,
-        fingerprint=sha256((checkpoint / MANIFEST).read_bytes()).hexdigest(),
-        template=template,
-    )
+    again = asked.command() + ("" if step is None or "@" in asked.target else f" --checkpoint {step}")
+    headline = _headline(request, directory, len(parts.done()), len(parts.problems))
+    return begun(request, directory, "--answer", headline=headline, lock=lock, again=again)
 
 
 def _model(asked: Asked, spec: RunSpec | None, step: int | None) -> Model:

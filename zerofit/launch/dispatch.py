@@ -70,6 +70,12 @@ class Launch:
 Plan = Callable[[Hardware, "int | None"], Launch]
 
 
+def check_ranks(hardware: Hardware, ranks: int | None) -> None:
+    """Raises UserError where there are fewer GPUs."""
+    if hardware.device == "cuda" and ranks is not None and ranks > hardware.count:
+        raise UserError(f"--nproc {ranks}: there are {hardware.count} GPUs")
+
+
 def default_ranks(strategy: str, hardware: Hardware, train: Train | None = None) -> int:
     """One for `single`, else every GPU; on CPU two (where it has two cores), so that strategies differ at all.
 

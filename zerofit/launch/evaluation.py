@@ -12,7 +12,7 @@ from zerofit.config.data import Data
 from zerofit.config.errors import UserError
 from zerofit.config.schema import Recipe
 from zerofit.launch import rundir
-from zerofit.launch.dispatch import Launch, default_ranks, dispatch
+from zerofit.launch.dispatch import Launch, check_ranks, default_ranks, dispatch
 from zerofit.launch.recipe import override
 from zerofit.launch.worker import Evaluation
 from zerofit.plan.spec import Hardware
@@ -35,8 +35,7 @@ def evaluate(
     def plan(hardware: Hardware, ranks: int | None) -> Launch:
         spec = rundir.load(run)
         ranks = ranks or default_ranks(spec.strategy.name, hardware)
-        if hardware.device == "cuda" and ranks > hardware.count:
-            raise UserError(f"--nproc {ranks}: there are {hardware.count} GPUs")
+        check_ranks(hardware, ranks)
         checkpoint = chosen_checkpoint(spec.run_dir, step)
         request = Evaluation(checkpoint=checkpoint, data=other_data(spec.recipe, data), hardware=hardware, ranks=ranks)
         path = _write(spec.run_dir / "evaluations", request)

@@ -10,16 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zerofit.config.errors import UserError
 from zerofit.config.schema import Recipe
 from zerofit.data.splits import SplitName
-from zerofit.evaluate.request import NAME
 from zerofit.evaluate.shape_asked import UNTOLD, AskedShapes, check_seen, inputs_of, ordered
 from zerofit.evaluate.shape_request import MODELS, MODELS_FILE, ShapeRequest, ShapeSettings, digest, read_request
 from zerofit.launch import pages, places, rundir, workarounds
-from zerofit.launch.answering import PART, PARTS, dtype_on, model_of_run
-from zerofit.launch.dispatch import Launch, default_ranks, dispatch
+from zerofit.launch.dispatch import Launch, check_ranks, default_ranks, dispatch
 from zerofit.launch.evaluation import with_data
+from zerofit.launch.settling import begun, dtype_on, model_of_run, size_of_parts
 from zerofit.plan.spec import CadFacts, Hardware, RunSpec
 from zerofit.report import shaped
 
@@ -59,8 +57,7 @@ def _plan(asked: AskedShapes, spec: RunSpec, step: int | None, hardware: Hardwar
     from zerofit.measure.shapes import SHAPES
     from zerofit.tasks import TASKS
 
-    if hardware.device == "cuda" and ranks is not None and ranks > hardware.count:
-        raise UserError(f"--nproc {ranks}: there are {hardware.count} GPUs")
+    check_ranks(hardware, ranks)
     model = model_of_run(spec, step)
     recipe, mixes = _recipe(asked, spec)
     facts = TASKS["cad"].describe(recipe)
@@ -83,7 +80,7 @@ def _plan(asked: AskedShapes, spec: RunSpec, step: int | None, hardware: Hardwar
     )
     directory, per_part = places.find_place(asked.output, places.of_run(spec.run_dir), settings, read_request)
     lock = rundir.claim(directory)
-    per_part = per_part or max(1, min(PART[hardware.device] // len(mixes), -(-len(models) // PARTS)))
+    per_part = per_part or size_of_parts(hardware, len(mixes), len(models))
     parts = Parts(SHAPES, directory, len(models), per_part, settings.digest())
     request = ShapeRequest(
         settings=settings,
@@ -98,18 +95,9 @@ def _plan(asked: AskedShapes, spec: RunSpec, step: int | None, hardware: Hardwar
         split=split,
     )
     MODELS.write(directory / MODELS_FILE, models)
-    rundir.write_json(directory / NAME, request.model_dump(mode="json"))
-    (directory / "result.json").unlink(missing_ok=True)
-    return Launch(
-        run_dir=directory,
-        arguments=(str(directory), "--shapes"),
-        logs=directory / "logs",
-        result=directory / "result.json",
-        ranks=request.ranks,
-        headline=_headline(request, directory, len(parts.done()), len(parts.problems)),
-        lock=lock,
-        again=asked.command() + ("" if step is None or "@" in asked.target else f" --checkpoint {step}"),
-    )
+    again = asked.command() + ("" if step is None or "@" in asked.target else f" --checkpoint {step}")
+    headline = _headline(request, directory, len(parts.done()), len(parts.problems))
+    return begun(request, directory, "--shapes", headline=headline, lock=lock, again=again)
 
 
 def _recipe(asked: AskedShapes, spec: RunSpec) -> tuple[Recipe, tuple[str, ...]]:

@@ -21,15 +21,13 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from zerofit.models.causal_lm import make_causal_lm
 from zerofit.models.parts import point_weights, vision_weights
-from zerofit.models.point_encoder import CHANNELS, PointEncoder
+from zerofit.models.point_encoder import PointEncoder
 from zerofit.models.projector import Projector
 from zerofit.models.trained import TrainedModel, name_of_blocks
 from zerofit.models.vision import idle_parameters, make_encoder, patch_features, vision_config
-from zerofit.plan.slots import image_size, image_tokens, point_tokens
+from zerofit.plan.slots import CHANNELS, IMAGE, POINTS, image_size, image_tokens, point_tokens
 from zerofit.plan.spec import RunSpec
 
-TEXT, POINTS, IMAGE = range(3)
-"""What `slots` says of a place."""
 IGNORED = -100
 """The label of what is not learnt."""
 LANGUAGE, VISION, CLOUDS = "language.", "vision.", "points."

@@ -13,9 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zerofit.config.model import Points
+from zerofit.plan.slots import CHANNELS
 
-CHANNELS = 6
-"""Of a point: position and unit normal."""
 WIDER = 4
 """Hidden elements of a block's MLP, over its width."""
 

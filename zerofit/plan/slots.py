@@ -1,4 +1,4 @@
-"""How many tokens an image and a point cloud become in a `cad_mllm`, and how large its images are; without a model."""
+"""What images and point clouds are to a `cad_mllm`: how many tokens they become, and how large; without one."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ DEFAULT_SHAPE = "dinov2-base"
 DEFAULT_SIZE = 224
 """Pixels per side: what DINOv2 is evaluated on, though published configs say 518, which it was trained up to."""
 FAMILY, FIELD = "dinov2", "model.vision"
+TEXT, POINTS, IMAGE = range(3)
+"""Whose a place of a row is: what `slots` of a batch says."""
+CHANNELS = 6
+"""Of a point: x, y, z and the unit normal (zeros where a file has no normals)."""
 
 
 def point_tokens(model: CadMllm) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from math import pi
 from typing import ClassVar, Self
@@ -12,16 +13,38 @@ from zerofit.cad.sequence import Sequence
 
 
 @dataclass(frozen=True)
-class Plate(Form):
-    """Two holes, at `left` and `right` along it and at `across` across it."""
-
-    kind: ClassVar[str] = "plate"
-    description: ClassVar[str] = "a plate with two round holes"
+class Drilled(Form):
+    """A plate with round holes of one radius."""
 
     width: int
     depth: int
     thickness: int
     radius: int
+
+    @property
+    @abstractmethod
+    def centres(self) -> tuple[tuple[int, int], ...]:
+        """Of its holes, in the order in which they are drawn."""
+
+    @property
+    def sequence(self) -> Sequence:
+        """One extrusion of the outline and a circle for each hole."""
+        holes = (circle(x, y, self.radius) for x, y in self.centres)
+        return Sequence((extrude(rectangle(self.width, self.depth), *holes, by=self.thickness),))
+
+    @property
+    def volume(self) -> float:
+        """Without the holes."""
+        return (self.width * self.depth - len(self.centres) * pi * self.radius**2) * self.thickness
+
+
+@dataclass(frozen=True)
+class Plate(Drilled):
+    """Two holes, at `left` and `right` along it and at `across` across it."""
+
+    kind: ClassVar[str] = "plate"
+    description: ClassVar[str] = "a plate with two round holes"
+
     left: int
     right: int
     across: int
@@ -35,15 +58,9 @@ class Plate(Form):
         return cls(width, depth, thickness, pick(grid(4, 8, 2)), left, right, pick(grid(16, depth - 16)))
 
     @property
-    def sequence(self) -> Sequence:
-        """One extrusion of the outline and two circles."""
-        holes = (circle(x, self.across, self.radius) for x in (self.left, self.right))
-        return Sequence((extrude(rectangle(self.width, self.depth), *holes, by=self.thickness),))
-
-    @property
-    def volume(self) -> float:
-        """Without the two holes."""
-        return (self.width * self.depth - 2 * pi * self.radius**2) * self.thickness
+    def centres(self) -> tuple[tuple[int, int], ...]:
+        """From left to right."""
+        return ((self.left, self.across), (self.right, self.across))
 
     @property
     def captions(self) -> tuple[str, ...]:
@@ -58,16 +75,12 @@ class Plate(Form):
 
 
 @dataclass(frozen=True)
-class FourHolePlate(Form):
+class FourHolePlate(Drilled):
     """Four holes, at `left` and `right` along it and at `near` and `far` across it."""
 
     kind: ClassVar[str] = "four-hole plate"
     description: ClassVar[str] = "a plate with a round hole near each corner"
 
-    width: int
-    depth: int
-    thickness: int
-    radius: int
     left: int
     right: int
     near: int
@@ -86,15 +99,9 @@ class FourHolePlate(Form):
         return cls(width, depth, thickness, radius, along, width - along, across, depth - across)
 
     @property
-    def sequence(self) -> Sequence:
-        """One extrusion of the outline and four circles."""
-        holes = (circle(x, y, self.radius) for y in (self.near, self.far) for x in (self.left, self.right))
-        return Sequence((extrude(rectangle(self.width, self.depth), *holes, by=self.thickness),))
-
-    @property
-    def volume(self) -> float:
-        """Without the four holes."""
-        return (self.width * self.depth - 4 * pi * self.radius**2) * self.thickness
+    def centres(self) -> tuple[tuple[int, int], ...]:
+        """From left to right, the near ones first."""
+        return tuple((x, y) for y in (self.near, self.far) for x in (self.left, self.right))
 
     @property
     def captions(self) -> tuple[str, ...]:
