@@ -9,7 +9,8 @@ import pytest
 
 from zerofit.cad.kernel import Kernel
 from zerofit.config.errors import UserError
-from zerofit.evaluate.shape_asked import MIXES, AskedShapes, parse_mix
+from zerofit.config.cad import COMBINATIONS
+from zerofit.evaluate.shape_asked import AskedShapes, parse_mix
 from zerofit.evaluate.shape_judging import Judged, Written, judge
 from zerofit.evaluate.shape_request import Asked
 from zerofit.measure.shapes import SHAPES, ShapeRow, figures
@@ -104,4 +105,4 @@ def test_mixes_are_named_once_and_in_one_order() -> None:
 def test_the_command_asks_for_the_same_again() -> None:
     asked = AskedShapes("runs/a", mix=("text", "none"), constrained=True, limit=3, data=("data.parts=5",))
     assert asked.command() == "zerofit eval runs/a --data data.parts=5 --mix text,none --constrained --limit 3"
-    assert MIXES[-1] == "none"
+    assert COMBINATIONS[-1] == "none"

@@ -14,6 +14,8 @@ from zerofit.config.section import Section
 
 MODALITIES = ("text", "points", "image")
 """What may be told of a model, in the order in which a prompt has it."""
+UNTOLD = "none"
+"""The name of inputs without any: an empty caption."""
 
 
 @dataclass(frozen=True)
@@ -28,19 +30,19 @@ class Inputs:
     def name(self) -> str:
         """As a recipe has it: `text+points`."""
         seen = zip(MODALITIES, (self.text, self.points, self.image), strict=True)
-        return "+".join(modality for modality, there in seen if there)
+        return "+".join(modality for modality, there in seen if there) or UNTOLD
 
     @classmethod
     def named(cls, name: str) -> Inputs:
         """Those of a name, its words in any order. Raises ValueError for one that is none."""
-        words = [word.strip() for word in name.split("+")]
+        words = [] if name.strip() == UNTOLD else [word.strip() for word in name.split("+")]
         if len(set(words)) < len(words) or not set(words) <= set(MODALITIES):
             raise ValueError(f"{name!r} is none of {', '.join(COMBINATIONS)}{did_you_mean(name, COMBINATIONS)}")
         return cls(*(modality in words for modality in MODALITIES))
 
 
-COMBINATIONS = tuple("+".join(some) for count in (1, 2, 3) for some in combinations(MODALITIES, count))
-"""The names of all inputs."""
+COMBINATIONS = (*("+".join(some) for count in (1, 2, 3) for some in combinations(MODALITIES, count)), UNTOLD)
+"""The names of all inputs, the untold ones last."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class Cad(Section):
     """deepcad: the field of captions.jsonl that a prompt has; `expert`, `beginner`, ... of Text2CAD's."""
     mix: dict[str, NonNegative] = Field(default={"text": 1.0})
     """What a row sees, by weight, for example {text: 1, text+points: 1, text+points+image: 2}; drawn anew each epoch,
-    as a function of (seed, epoch, sample) alone."""
+    as a function of (seed, epoch, sample) alone. `none` beside others: a share that sees nothing, so that the model
+    also learns what models are like where nothing is told."""
     points: Count = 2048
     """Points of a cloud; clouds in files are thinned to so many, or drawn from again where they have fewer."""
     views: Annotated[int, Field(ge=1, le=4), NO_BOOL] = 1
@@ -99,7 +102,7 @@ class Cad(Section):
     @field_validator("mix")
     @classmethod
     def _some(cls, value: dict[str, float]) -> dict[str, float]:
-        if not any(value.values()):
+        if not any(weight for name, weight in value.items() if name != UNTOLD):
             raise ValueError("shows nothing: give one of its inputs a weight above 0, for example {text: 1}")
         return value
 

@@ -14,10 +14,6 @@ from zerofit.config.grpo import Sampling
 from zerofit.config.model import CadMllm
 from zerofit.evaluate.asked import Dtype
 
-UNTOLD = "none"
-"""The mix in which nothing is told of a CAD model: an empty caption."""
-MIXES = (*COMBINATIONS, UNTOLD)
-"""All mixes; a row is drawn by the number of its own, which does not depend on what else is asked for."""
 PICTURES = 24
 
 
@@ -82,22 +78,17 @@ class AskedShapes:
 
 
 def parse_mix(text: str) -> tuple[str, ...]:
-    """`text,points+text` -> ("text", "text+points"), each once and in the order of MIXES. Raises UserError."""
+    """`text,points+text` -> ("text", "text+points"), each once and in the order of COMBINATIONS. Raises UserError."""
     return ordered(text.split(","))
 
 
 def ordered(names: Sequence[str]) -> tuple[str, ...]:
-    """Those mixes, each once and in the order of MIXES. Raises UserError."""
+    """Those mixes, each once and in the order of COMBINATIONS. Raises UserError."""
     try:
-        known = {name if name == UNTOLD else Inputs.named(name).name for name in names}
+        known = {Inputs.named(name).name for name in names}
     except ValueError as error:
         raise UserError(f"--mix: {error}") from None
-    return tuple(mix for mix in MIXES if mix in known)
-
-
-def inputs_of(mix: str) -> Inputs:
-    """What is told in a mix."""
-    return Inputs(text=False, points=False, image=False) if mix == UNTOLD else Inputs.named(mix)
+    return tuple(mix for mix in COMBINATIONS if mix in known)
 
 
 def check_seen(inputs: Inputs, model: CadMllm, option: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from zerofit.config.cad import UNTOLD
 from zerofit.config.errors import UserError
 from zerofit.data.cad_loader import CadCollator, CadSample, Models
 from zerofit.data.cad_order import CadKey
@@ -13,7 +14,6 @@ from zerofit.data.cad_table import read_table
 from zerofit.data.cad_tokens import CadTokens
 from zerofit.data.splits import SplitName
 from zerofit.data.tokenizer import load_tokenizer
-from zerofit.evaluate.shape_asked import UNTOLD
 from zerofit.evaluate.shape_request import Asked
 from zerofit.generate.conditioned import NOTHING
 from zerofit.plan.spec import RunSpec

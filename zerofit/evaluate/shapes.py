@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from zerofit.cad.kernel import Kernel
+from zerofit.config.cad import COMBINATIONS
 from zerofit.data.cad_solids import MOST
 from zerofit.evaluate.loading import load_cad
 from zerofit.evaluate.parts import Parts
 from zerofit.evaluate.room import device_of, fitting, fitting_batch
 from zerofit.evaluate.seeds import seed_of
-from zerofit.evaluate.shape_asked import MIXES
 from zerofit.evaluate.shape_judging import Judged, Written, judge
 from zerofit.evaluate.shape_merging import merge
 from zerofit.evaluate.shape_prompts import Prompts
@@ -73,7 +73,7 @@ def _at_work(request: ShapeRequest, directory: Path, parts: Parts[ShapeRow]) -> 
             numbers = parts.problems[number]
             asked = [(index, mix) for index in numbers for mix in settings.mixes]
             told = [prompts.prompt(index, mix) for index, mix in asked]
-            seeds = [seed_of(settings.seed, index, MIXES.index(mix)) for index, mix in asked]
+            seeds = [seed_of(settings.seed, index, COMBINATIONS.index(mix)) for index, mix in asked]
             with fitting(batch):  # a text is half of a shape, what it is worth the other half
                 made = generate(model, told, seeds, settings.sampling, lambda done: tell(done // 2))
             texts = [written(mix, one) for (_, mix), one in zip(asked, made, strict=True)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zerofit.config.cad import Inputs
+from zerofit.config.cad import UNTOLD, Inputs
 from zerofit.config.errors import UserError
 from zerofit.evaluate.shape_asked import check_seen
 from zerofit.launch import rundir, workarounds
@@ -65,7 +65,7 @@ class Wanted:
             raise UserError(f"--out {self.out}: a CAD model is written as one of {', '.join(FORMS)}")
         if not self.out.absolute().parent.is_dir():
             raise UserError(f"--out {self.out}: {self.out.absolute().parent} is no directory")
-        if not self.inputs.name:
+        if self.inputs.name == UNTOLD:
             raise UserError("say what to make: --text, --points or --image, or several of them")
         if self.caption is not None and not self.caption.strip():
             raise UserError("--text: says nothing")

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from zerofit.config.cad import UNTOLD, Inputs
 from zerofit.config.schema import Recipe
 from zerofit.data.splits import SplitName
-from zerofit.evaluate.shape_asked import UNTOLD, AskedShapes, check_seen, inputs_of, ordered
+from zerofit.evaluate.shape_asked import AskedShapes, check_seen, ordered
 from zerofit.evaluate.shape_request import MODELS, MODELS_FILE, ShapeRequest, ShapeSettings, digest, read_request
 from zerofit.launch import pages, places, rundir, workarounds
 from zerofit.launch.dispatch import Launch, check_ranks, default_ranks, dispatch
@@ -106,9 +107,9 @@ def _recipe(asked: AskedShapes, spec: RunSpec) -> tuple[Recipe, tuple[str, ...]]
     trained = tuple(share.inputs.name for share in recipe.cad.shares)
     mixes = ordered([*(asked.mix or trained), UNTOLD])
     for mix in mixes:
-        check_seen(inputs_of(mix), recipe.cad_model, f"--mix {mix}")
+        check_seen(Inputs.named(mix), recipe.cad_model, f"--mix {mix}")
     told = [mix for mix in mixes if mix != UNTOLD]
-    if not told or set(told) == set(trained):
+    if not told or set(told) == set(trained) - {UNTOLD}:
         return recipe, mixes
     cad = recipe.cad.model_copy(update={"mix": dict.fromkeys(told, 1.0)})
     return recipe.model_copy(update={"data": cad}), mixes

@@ -1,0 +1,62 @@
+"""What an engine allocates around a model's operations, replayed without that engine, on a model of fake tensors.
+
+One class per engine. Parameters are fake CPU tensors with the whole shape, of the dtype that the engine computes with
+or holds (`held`); their bytes are never counted from the tensors, but booked by the engine's replay: `gathered`,
+sharded or whole.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from zerofit.plan.spec import RunSpec
+from zerofit.predict.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class Books:
+    """Where a rank's bytes are booked."""
+
+    device: Ledger
+    """Of the GPU, as its allocator counts (allocated, not reserved)."""
+    host: Ledger
+    """What the engine holds in the rank's host memory, pinned included; not what Python and its libraries take."""
+
+
+class Replay(ABC):
+    """An engine around a step: open what is resident, hook the model, then be told what happens.
+
+    Of several ranks the last one is replayed: its layers come first in backward, and it needs most.
+    """
+
+    def __init__(self, spec: RunSpec, books: Books) -> None:
+        self.spec, self.books = spec, books
+
+    @abstractmethod
+    def held(self) -> torch.dtype:
+        """Dtype of trained parameters in the module whose forward runs (float32 under autocast)."""
+
+    @abstractmethod
+    def attach(self, model: nn.Module) -> None:
+        """Phase init: book what the engine makes when it takes the model, transients included; register hooks.
+
+        Gradients: a hook (`register_post_accumulate_grad_hook`) books each as the engine holds it and sets
+        `parameter.grad` to null, so that autograd's own tensor is counted for as long as it is there and no longer.
+        """
+
+    def computing(self) -> AbstractContextManager[object]:
+        """Around forward passes: autocast where the engine uses that."""
+        return nullcontext()
+
+    @abstractmethod
+    def micro_step_done(self, last: bool) -> None:
+        """After each backward pass; `last`: of those that an optimizer step takes."""
+
+    @abstractmethod
+    def step(self) -> None:
+        """Phase step: the norm of the gradients, the optimizer, and what is freed then."""
