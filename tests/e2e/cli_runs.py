@@ -43,12 +43,16 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 def zerofit(
-    *arguments: str, cwd: Path, before: tuple[str, ...] = (), env: dict[str, str] | None = None
+    *arguments: str,
+    cwd: Path,
+    before: tuple[str, ...] = (),
+    env: dict[str, str] | None = None,
+    timeout: float = 400,
 ) -> subprocess.CompletedProcess[str]:
     """`zerofit ARGUMENTS` in `cwd`, with its output."""
     command = [*before, sys.executable, "-m", "zerofit", *arguments]
     return subprocess.run(
-        command, cwd=cwd, env=env or environment(), capture_output=True, text=True, timeout=400, check=False
+        command, cwd=cwd, env=env or environment(), capture_output=True, text=True, timeout=timeout, check=False
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from zerofit.config.cad import COMBINATIONS, Cad, Inputs
+from zerofit.config.cad import COMBINATIONS, MODALITIES, Cad, Inputs
 from zerofit.config.schema import Recipe
 
 MODEL = {"kind": "cad_mllm", "shape": "qwen3-tiny", "tokenizer": "bytes"}
@@ -39,7 +39,10 @@ def test_weights_become_shares_in_one_order() -> None:
 @pytest.mark.parametrize("name", COMBINATIONS)
 def test_the_name_of_inputs_says_which_they_are(name: str) -> None:
     assert Inputs.named(name).name == name
-    assert Cad(source="parts", mix={name: 1}).shows(name.split("+")[-1])
+    seen = Cad(source="parts", mix={name: 1, "text": 0.5})
+    assert [one for one in MODALITIES if seen.shows(one)] == [
+        one for one in MODALITIES if one in (*name.split("+"), "text")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -47,6 +50,7 @@ def test_the_name_of_inputs_says_which_they_are(name: str) -> None:
     [
         ({"mix": {"txt": 1}}, {}, "'txt' is none of text, points, .* did you mean text"),
         ({"mix": {"text": 0}}, {}, "shows nothing"),
+        ({"mix": {"none": 1}}, {}, "shows nothing"),
         ({"mix": {"text+points": 1, "points+text": 1}}, {}, "the same inputs twice"),
         ({"mix": {"text+points": 1}}, {}, "rows with points need an encoder for it: give model.points"),
         ({"mix": {"image": 1}}, {"points": POINTS}, "rows with image need an encoder for it: give model.vision"),

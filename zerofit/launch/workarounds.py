@@ -45,6 +45,8 @@ def quiet() -> None:
     for module in ("torch.distributed", "accelerate", "deepspeed", "transformers"):
         for category in (FutureWarning, DeprecationWarning):
             warnings.filterwarnings("ignore", category=category, module=rf"{module}\b")
+    # Of a [1, 1, C] parameter, as DINOv2's first token is: strides of dimensions of one element say nothing.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides", category=UserWarning)
     # Trainer accumulates itself and tells accelerate 1, whatever DeepSpeed's configuration says.
     accelerate = logging.getLogger("accelerate.accelerator")
     accelerate.addFilter(lambda record: "Gradient accumulation steps mismatch" not in record.getMessage())
