@@ -1,0 +1,51 @@
+"""Seconds that a GPU takes for the operations of a fake run, each by what limits it: arithmetic, memory or its launch.
+
+The roofline model of Williams et al. 2009, an operation at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import flop_registry
+
+from zerofit.predict.rates import KERNEL_S, Rates
+
+LOW = (torch.float16, torch.bfloat16)
+
+
+class Roofline:
+    """An observer of operations that adds up their seconds."""
+
+    def __init__(self, rates: Rates, precision: str) -> None:
+        self.rates, self.precision = rates, precision
+        self.seconds = 0.0
+        self.operations = 0
+        self.flops = 0
+
+    def op(self, func: Any, args: Sequence[Any], outputs: Any) -> None:
+        """Of the overload `func`, after it. A view costs nothing."""
+        made, given = list(_tensors(outputs)), list(_tensors(args))
+        read = {tensor.untyped_storage()._cdata for tensor in given}
+        if not func._schema.is_mutable and all(one.untyped_storage()._cdata in read for one in made):
+            return
+        moved = sum(tensor.numel() * tensor.element_size() for tensor in (*made, *given))
+        flops, rate = 0, self.rates.products["fp32"]
+        if func.overloadpacket in flop_registry:
+            flops = flop_registry[func.overloadpacket](*args, out_val=outputs)
+            low = any(tensor.dtype in LOW for tensor in given)
+            rate = self.rates.products[self.precision if low else "fp32"]
+        self.flops += flops
+        self.operations += 1
+        self.seconds += max(flops / rate, moved / self.rates.memory, KERNEL_S)
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, Iterable) and not isinstance(values, str):
+        for value in values:
+            yield from _tensors(value)
