@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
+from zerofit.models.trained import TrainedModel
 from zerofit.plan.spec import RunSpec
 from zerofit.predict.ledger import Ledger
 
@@ -42,7 +42,7 @@ class Replay(ABC):
         """Dtype of trained parameters in the module whose forward runs (float32 under autocast)."""
 
     @abstractmethod
-    def attach(self, model: nn.Module) -> None:
+    def attach(self, model: TrainedModel) -> None:
         """Phase init: book what the engine makes when it takes the model, transients included; register hooks.
 
         Gradients: a hook (`register_post_accumulate_grad_hook`) books each as the engine holds it and sets
