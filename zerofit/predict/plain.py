@@ -41,7 +41,7 @@ class Whole(Replay):
         dtype = DTYPES[self.spec.precision]
         return torch.autocast("cpu", dtype, enabled=dtype != torch.float32)
 
-    def micro_step_done(self, last: bool) -> None:
+    def micro_step_done(self) -> None:
         """Gradients stay where they are."""
 
     def step(self) -> None:

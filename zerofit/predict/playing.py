@@ -49,7 +49,8 @@ def play(spec: RunSpec, observers: Sequence[Observer] = ()) -> Books:
         enter(books, "init")
         replay.attach(model)
         with watch:
-            _train(spec, books, replay, model, steps, watch)
+            for _ in range(replay.steps):
+                _train(spec, books, replay, model, steps, watch)
             if evaluates(spec):
                 enter(books, "evaluation")
                 _evaluate(spec, replay, model, steps, watch)
@@ -72,6 +73,7 @@ def _train(spec: RunSpec, books: Books, replay: Replay, model: TrainedModel, ste
     micro_steps = min(spec.batches.accumulation, MICRO_STEPS)
     for number in range(1, micro_steps + 1):
         enter(books, "forward")
+        replay.begin_micro_step(last=number == micro_steps)
         with watch.booking("other"):
             batch = steps.batch(spec.batches.micro, training=True)
             for tensor in batch.values():
@@ -81,7 +83,7 @@ def _train(spec: RunSpec, books: Books, replay: Replay, model: TrainedModel, ste
         enter(books, "backward")
         loss.backward()
         del loss
-        replay.micro_step_done(last=number == micro_steps)
+        replay.micro_step_done()
     enter(books, "step")
     replay.step()
 

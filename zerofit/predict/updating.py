@@ -13,10 +13,7 @@ from torch import nn
 from zerofit.models.trainable import param_groups
 from zerofit.models.trained import TrainedModel
 from zerofit.plan.spec import RunSpec
-
-FLOAT = 4
-KEPT = {"adamw": 2 * FLOAT, "sgd": FLOAT, "lars": FLOAT}
-"""Bytes an element: two moments, or a momentum."""
+from zerofit.predict.optimizers import FLOAT, moments
 
 
 def optimizer_groups(model: TrainedModel, spec: RunSpec) -> list[list[nn.Parameter]]:
@@ -29,9 +26,7 @@ def optimizer_groups(model: TrainedModel, spec: RunSpec) -> list[list[nn.Paramet
 
 def kept(spec: RunSpec, elements: int) -> int:
     """Bytes that stay from step to step, of float32 parameters."""
-    settings = spec.recipe.optimizer
-    plain = settings.name == "sgd" and not settings.momentum
-    return 0 if plain else KEPT[settings.name] * elements
+    return FLOAT * moments(spec.recipe.optimizer) * elements
 
 
 def made(spec: RunSpec, parameters: Sequence[int], *, on_cuda: bool) -> int:

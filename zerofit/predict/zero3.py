@@ -26,10 +26,9 @@ NORM = 250_000_000
 class Zero3(DeepSpeedReplay):
     """Weights cut over the ranks, gathered for use; gradients reduced bucket by bucket into flat shares."""
 
-    steps = 2
-
     def __init__(self, spec: RunSpec, books: Books) -> None:
         super().__init__(spec, books)
+        self.steps = 2 if spec.batches.accumulation == 1 else 1  # what it learns in one pass it uses in the next
         self.filling: list[Tensor] = []
         self.filled = 0
         self.apart: list[Account] = []
