@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -58,28 +59,11 @@ def build_model(
     model = spec.recipe.model
     directory = None if model.pretrained is None else locate(model.pretrained, weights=spec.origin is None)
     device = drawing_device(spec)
-    adjust, kind = KINDS[model.kind]
-    config = adjust(make_config(spec, directory), spec)
-    # The skeleton knows names, shapes, buffers and initial values; it has no weights, however the engine holds its own.
     with untouched_random_state(device), no_init_weights():
-        with parameters_on_meta():
-            skeleton = kind(deepcopy(config), spec, compute_dtype)
-        adapted = {} if model.lora is None else target_layers(skeleton, model.lora)
-        quantised = linear_layers(skeleton) if spec.quantised else []
-        with placement.building():
-            built = kind(deepcopy(config), spec, compute_dtype)
-            pack(built, quantised, compute_dtype)
-            if model.lora is not None:
-                add_adapters(built, model.lora, adapted)
-    apply_rules(built, rules_of(spec.recipe), skeleton.idle)
-    if model.lora is not None:
-        check_adapters_train(built)
-    if quantised:
-        settle(built, compute_dtype)
+        outline = outlined(spec, directory, compute_dtype)
+        built = constructed(outline, spec, placement, compute_dtype)
+    skeleton, adapted = outline.skeleton, outline.adapted
     packed = dict(packed_layers(built))
-    if spec.strategy.compile:
-        compile_blocks(built)
-    apply_checkpointing(built, spec.strategy.activation_checkpointing)
     placement.shard(built)
     for name, buffer in skeleton.named_buffers():  # an engine may have blanked or rounded its own
         place = built.get_buffer(name).device
@@ -110,6 +94,53 @@ def build_model(
         leave_out_frozen(built)
         if weights is not None:
             check_frozen(weights.parent, built.frozen_hash)
+    return built
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What is known of a model before an engine holds anything of it."""
+
+    config: PreTrainedConfig
+    skeleton: TrainedModel
+    """It knows names, shapes, buffers and initial values, and has no weights, however the engine holds its own."""
+    adapted: dict[str, tuple[int, int]]
+    """Layers that get adapters: name -> (inputs, outputs)."""
+    quantised: list[str]
+    """Layers that are held in 4 bits."""
+
+
+def outlined(spec: RunSpec, directory: Path | None, compute_dtype: torch.dtype) -> Outline:
+    """The outline of `spec`'s model, whose config lies in `directory` where it is pretrained. Raises UserError."""
+    model = spec.recipe.model
+    adjust, kind = KINDS[model.kind]
+    config = adjust(make_config(spec, directory), spec)
+    with parameters_on_meta():
+        skeleton = kind(deepcopy(config), spec, compute_dtype)
+    adapted = {} if model.lora is None else target_layers(skeleton, model.lora)
+    return Outline(config, skeleton, adapted, linear_layers(skeleton) if spec.quantised else [])
+
+
+def constructed(outline: Outline, spec: RunSpec, placement: Placement, compute_dtype: torch.dtype) -> TrainedModel:
+    """The modules of the model, under `placement.building()`, with rules and recomputation applied. Raises UserError.
+
+    `placement.shard` is then to give them their storage.
+    """
+    lora = spec.recipe.model.lora
+    _, kind = KINDS[spec.recipe.model.kind]
+    with placement.building():
+        built = kind(deepcopy(outline.config), spec, compute_dtype)
+        pack(built, outline.quantised, compute_dtype)
+        if lora is not None:
+            add_adapters(built, lora, outline.adapted)
+    apply_rules(built, rules_of(spec.recipe), outline.skeleton.idle)
+    if lora is not None:
+        check_adapters_train(built)
+    if outline.quantised:
+        settle(built, compute_dtype)
+    if spec.strategy.compile:
+        compile_blocks(built)
+    apply_checkpointing(built, spec.strategy.activation_checkpointing)
     return built
 
 

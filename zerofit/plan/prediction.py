@@ -75,3 +75,7 @@ class Prediction(Section):
     """Time; null: not predicted."""
     levers: tuple[str, ...] = ()
     """The first three changes that lower the peak, each with what it would come to: `train.micro_batch=2: 18.4 GiB`."""
+
+
+class Unpredicted(Exception):
+    """Why there is no prediction, in a line; never the user's fault, and never a reason not to run."""

@@ -36,6 +36,13 @@ class Account:
         self._ledger._book(self.kind, size - self.size)
         self.size = size
 
+    def become(self, kind: Kind) -> None:
+        """The same bytes are for something else from now on."""
+        size = self.size
+        self.resize(0)
+        self.kind = kind
+        self.resize(size)
+
     def close(self) -> None:
         """Free them; twice is once."""
         self.resize(0)

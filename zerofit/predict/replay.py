@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
+from zerofit.models.trained import TrainedModel
 from zerofit.plan.spec import RunSpec
 from zerofit.predict.ledger import Ledger
 
@@ -34,15 +34,23 @@ class Replay(ABC):
     Of several ranks the last one is replayed: its layers come first in backward, and it needs most.
     """
 
+    steps = 1
+    """Optimizer steps until one is as the next: ZeRO-3 learns the order of modules in the first."""
+
     def __init__(self, spec: RunSpec, books: Books) -> None:
         self.spec, self.books = spec, books
+        self.last = True
+
+    def begin_micro_step(self, last: bool) -> None:
+        """Before each forward pass; `last`: of those that an optimizer step takes."""
+        self.last = last
 
     @abstractmethod
     def held(self) -> torch.dtype:
         """Dtype of trained parameters in the module whose forward runs (float32 under autocast)."""
 
     @abstractmethod
-    def attach(self, model: nn.Module) -> None:
+    def attach(self, model: TrainedModel) -> None:
         """Phase init: book what the engine makes when it takes the model, transients included; register hooks.
 
         Gradients: a hook (`register_post_accumulate_grad_hook`) books each as the engine holds it and sets
@@ -54,8 +62,8 @@ class Replay(ABC):
         return nullcontext()
 
     @abstractmethod
-    def micro_step_done(self, last: bool) -> None:
-        """After each backward pass; `last`: of those that an optimizer step takes."""
+    def micro_step_done(self) -> None:
+        """After each backward pass."""
 
     @abstractmethod
     def step(self) -> None:

@@ -1,0 +1,42 @@
+"""What a task does with a batch: a training step's forward pass and loss, and evaluation's."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from zerofit.models.trained import TrainedModel
+from zerofit.plan.spec import RunSpec
+from zerofit.predict.batches import Batch
+
+Forward = Callable[..., Any]
+"""The model as its engine calls it."""
+
+
+class Steps(ABC):
+    """One task's, on tensors without memory."""
+
+    logits: tuple[int, ...] = ()
+    """Last dimensions of tensors that hold logits."""
+
+    def __init__(self, spec: RunSpec, mode: FakeTensorMode) -> None:
+        self.spec, self.mode = spec, mode
+
+    def prepare(self, model: TrainedModel) -> None:
+        """What the trainer does with the model before an engine takes it."""
+
+    @abstractmethod
+    def batch(self, rows: int, *, training: bool) -> Batch:
+        """A micro-batch on the device."""
+
+    @abstractmethod
+    def loss(self, forward: Forward, batch: Batch) -> Tensor:
+        """Of a micro-batch, as the trainer computes it."""
+
+    @abstractmethod
+    def evaluate(self, forward: Forward, batch: Batch) -> None:
+        """A batch of evaluation; without gradients."""

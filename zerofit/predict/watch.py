@@ -1,0 +1,96 @@
+"""Counts what operations allocate, on tensors that have no memory."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from zerofit.models.quantised import scale_tensors
+from zerofit.predict.ledger import Account, Kind, Ledger
+from zerofit.predict.sizes import rounded
+from zerofit.predict.workspaces import WORKSPACES
+
+
+class Observer(Protocol):
+    """Sees every operation on tensors, in order; `outputs` is a tensor, a sequence with tensors, or neither."""
+
+    def op(self, func: Any, args: Sequence[Any], outputs: Any) -> None:
+        """Of the overload `func`, after it."""
+
+
+class Watch(TorchDispatchMode):
+    """Books every storage that an operation makes, for as long as something holds it.
+
+    What parameters and buffers of `model` lie in is left out: engines book that. Gradients of parameters are booked as
+    such once they are complete. To be entered after the fake mode.
+    """
+
+    def __init__(
+        self, ledger: Ledger, model: nn.Module, logits: Iterable[int] = (), observers: Sequence[Observer] = ()
+    ) -> None:
+        """A tensor whose last dimension is one of `logits` is one of logits."""
+        super().__init__()
+        self.ledger, self.observers = ledger, observers
+        self._logits = frozenset(logits)
+        self._kind: Kind = "activations"
+        held = [*model.parameters(), *model.buffers(), *scale_tensors(model)]
+        self._left_out = {tensor.untyped_storage()._cdata for tensor in held}
+        self._known: dict[int, tuple[weakref.ref[Any], Account]] = {}
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(self._complete)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        outputs = func(*args, **(kwargs or {}))
+        if isinstance(outputs, Tensor):
+            self.book(outputs)
+        elif isinstance(outputs, (tuple, list)):
+            for one in outputs:
+                if isinstance(one, Tensor):
+                    self.book(one)
+        if func in WORKSPACES:
+            self.ledger.open("other", WORKSPACES[func](*args)).close()
+        for observer in self.observers:
+            observer.op(func, args, outputs)
+        return outputs
+
+    def book(self, tensor: Tensor) -> None:
+        """Count what `tensor` lies in, unless it is counted already."""
+        storage = tensor.untyped_storage()
+        key: int = storage._cdata
+        if key in self._known or key in self._left_out:
+            return
+        size = rounded(storage.nbytes())
+        if size:
+            kind: Kind = "logits" if tensor.dim() > 1 and tensor.shape[-1] in self._logits else self._kind
+            account = self.ledger.open(kind, size)
+            self._known[key] = weakref.ref(storage, self._forgetting(key, account)), account
+
+    @contextmanager
+    def booking(self, kind: Kind) -> Iterator[None]:
+        """What is made here, and is not logits, is of this kind."""
+        before, self._kind = self._kind, kind
+        try:
+            yield
+        finally:
+            self._kind = before
+
+    def _forgetting(self, key: int, account: Account) -> Callable[[Any], None]:
+        def forget(_: Any) -> None:
+            account.close()
+            del self._known[key]
+
+        return forget
+
+    def _complete(self, parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        known = self._known.get(parameter.grad.untyped_storage()._cdata)
+        if known is not None:
+            known[1].become("gradients")

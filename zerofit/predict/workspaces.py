@@ -1,0 +1,32 @@
+"""What kernels allocate for themselves, while they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+aten = torch.ops.aten
+
+
+def _up(size: int, to: int) -> int:
+    return -(-size // to) * to
+
+
+def flash_backward(_: Tensor, query: Tensor, key: Tensor, *__: Any) -> int:
+    """FlashAttention-2's: the query's gradient and the rows' sums in float32, keys' and values' gradients a head.
+
+    query [B, H, T, D], key [B, K, S, D] (csrc/flash_attn/flash_api.cpp, `mha_bwd`: dq_accum, softmax_d, dk_expanded).
+    """
+    batch, heads, length, width = query.shape
+    rows = batch * heads * _up(length, 128)
+    expanded = 2 * batch * heads * key.shape[2] * width * key.itemsize if key.shape[1] != heads else 0
+    return 4 * rows * _up(width, 32) + 4 * rows + expanded
+
+
+WORKSPACES: dict[Any, Callable[..., int]] = {
+    aten._scaled_dot_product_flash_attention_backward.default: flash_backward,
+}
+"""Bytes by operation, as a function of its arguments."""
