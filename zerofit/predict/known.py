@@ -72,6 +72,14 @@ def known(value: Tensor, mode: FakeTensorMode) -> FakeTensor:
     return mode.fake_tensor_converter.from_real_tensor(mode, value, make_constant=True)
 
 
+def without_memory(batch: Mapping[str, Tensor], mode: FakeTensorMode) -> dict[str, Tensor]:
+    """A batch as it is on the device: of ids, labels, masks and positions the values are known."""
+    return {
+        name: known(value, mode) if value.dtype == torch.int64 and value.numel() <= MOST else mode.from_tensor(value)
+        for name, value in batch.items()
+    }
+
+
 def _floating(args: Sequence[Any], given: Mapping[str, Any]) -> bool:
     dtype = given.get("dtype")
     return (dtype is not None and dtype.is_floating_point) or any(isinstance(one, float) for one in args)
