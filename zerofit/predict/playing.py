@@ -47,6 +47,8 @@ def play(spec: RunSpec, observers: Sequence[Observer] = ()) -> Books:
     model.train()
     with pretending(mode, spec.hardware.capability), steps.on_gpu():
         steps.prepare(model)
+        for observer in observers:
+            observer.begin(model)
         watch = Watch(books.device, model, steps.logits, observers)
         forward = partial(_called, replay, model)
         enter(books, "init")

@@ -9,11 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry
 
+from zerofit.predict.ledger import Phase
 from zerofit.predict.rates import KERNEL_S, Rates
 
+STEP: tuple[Phase, ...] = ("forward", "backward")
 LOW = (torch.float16, torch.bfloat16)
 
 
@@ -25,9 +27,26 @@ class Roofline:
         self.seconds = 0.0
         self.operations = 0
         self.flops = 0
+        self.micro_steps = 0
+        self._phase: Phase = "init"
+        self.trained = self.frozen = self.modules = 0
 
-    def op(self, func: Any, args: Sequence[Any], outputs: Any) -> None:
-        """Of the overload `func`, after it. A view costs nothing."""
+    def begin(self, model: nn.Module) -> None:
+        """Count its parameters, and the modules that have any of their own."""
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                self.trained += parameter.numel()
+            else:
+                self.frozen += parameter.numel()
+        self.modules = sum(1 for module in model.modules() if list(module.parameters(recurse=False)))
+
+    def op(self, func: Any, args: Sequence[Any], outputs: Any, phase: Phase) -> None:
+        """Of the overload `func`, after it. A view costs nothing, and what is no part of a training step."""
+        if phase == "forward" != self._phase:
+            self.micro_steps += 1
+        self._phase = phase
+        if phase not in STEP:
+            return
         made, given = list(_tensors(outputs)), list(_tensors(args))
         read = {tensor.untyped_storage()._cdata for tensor in given}
         if not func._schema.is_mutable and all(one.untyped_storage()._cdata in read for one in made):

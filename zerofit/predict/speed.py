@@ -7,35 +7,27 @@ with their band.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from zerofit.config.strategy import ZERO_STAGE
 from zerofit.plan.prediction import Speed
 from zerofit.plan.spec import RunSpec
-from zerofit.predict.rates import LAUNCH_S, VISIT_S, Rates
-from zerofit.predict.traffic import Sizes, traffic
+from zerofit.predict.rates import LAUNCH_S, VISIT_S
+from zerofit.predict.roofline import Roofline
+from zerofit.predict.traffic import traffic
 
 ERROR = 0.3
 """Half-width of the band: 18 steps measured on H200s, predicted without calibration, were off by 26 % on average."""
 
 
-@dataclass(frozen=True)
-class Pass:
-    """A micro-batch's forward and backward pass, as the fake run has seen it."""
-
-    seconds: float
-    """Of the GPU, by the roofline."""
-    operations: int
-    """Kernels that were launched."""
-    visits: int
-    """Times that a module with weights of its own is entered, in forward, recomputation and backward."""
+PASSES = {"none": 2, "selective": 3, "full": 3}
+"""Times that a block's modules are entered for a micro-batch: forward, recomputation, backward."""
 
 
-def speed(spec: RunSpec, one: Pass, sizes: Sizes, rates: Rates) -> Speed:
-    """Of a run whose micro-batches take `one` each."""
-    micro_steps = spec.batches.accumulation
-    moved = traffic(spec, sizes)
-    compute = micro_steps * one.seconds
+def speed(spec: RunSpec, seen: Roofline) -> Speed:
+    """Of a run whose micro-batches the roofline has seen."""
+    rates, micro_steps = seen.rates, spec.batches.accumulation
+    moved = traffic(spec, seen.trained, seen.frozen)
+    share = micro_steps / seen.micro_steps
+    compute = share * seen.seconds
     wire = max(0.0, moved.hidden / rates.link - compute) + moved.exposed / rates.link
     parts = {
         "compute": compute,
@@ -43,8 +35,9 @@ def speed(spec: RunSpec, one: Pass, sizes: Sizes, rates: Rates) -> Speed:
         "optimizer": moved.optimizer / rates.memory,
         "offload": moved.pcie / rates.pcie + moved.host / rates.host,
     }
-    gathers = VISIT_S * one.visits if ZERO_STAGE.get(spec.strategy.name) == 3 else 0.0
-    host = micro_steps * (LAUNCH_S * one.operations + gathers)
+    host = share * LAUNCH_S * seen.operations
+    if ZERO_STAGE.get(spec.strategy.name) == 3:
+        host += micro_steps * VISIT_S * seen.modules * PASSES[spec.strategy.activation_checkpointing]
     step = max(sum(parts.values()), host)
     return Speed(
         step_s=round(step, 6),

@@ -24,14 +24,6 @@ INT8 = 1
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """Elements of a model's parameters."""
-
-    trained: int
-    frozen: int
-
-
-@dataclass(frozen=True)
 class Traffic:
     """Bytes of a rank in an optimizer step."""
 
@@ -47,23 +39,23 @@ class Traffic:
     """Read and written by the optimizer on the host."""
 
 
-def traffic(spec: RunSpec, sizes: Sizes) -> Traffic:
-    """Of a run with these parameters."""
+def traffic(spec: RunSpec, trained: int, frozen: int) -> Traffic:
+    """Of a run with so many elements of parameters."""
     name, ranks, micro_steps = spec.strategy.name, spec.batches.ranks, spec.batches.accumulation
     low, stage = BYTES[spec.precision], ZERO_STAGE.get(spec.strategy.name, 0)
-    every, share = sizes.trained + sizes.frozen, (ranks - 1) / ranks
+    every, share = trained + frozen, (ranks - 1) / ranks
     sharded = stage == 3 or name == "fsdp2"
     reduced = FLOAT if name in ("single", "ddp") else low
     if sharded:
         gathers = INT8 * every + low * every if name == "zeropp" else 2 * low * every
-        hidden = micro_steps * share * (gathers + reduced * sizes.trained)
+        hidden = micro_steps * share * (gathers + reduced * trained)
         exposed = 0.0
     elif stage == 2:
-        hidden, exposed = micro_steps * share * 2 * reduced * sizes.trained, share * low * sizes.trained
+        hidden, exposed = micro_steps * share * 2 * reduced * trained, share * low * trained
     else:
-        hidden = share * 2 * reduced * sizes.trained
-        exposed = share * low * sizes.trained if stage else 0.0
-    own = sizes.trained / (ranks if stage or name == "fsdp2" else 1)
+        hidden = share * 2 * reduced * trained
+        exposed = share * low * trained if stage else 0.0
+    own = trained / (ranks if stage or name == "fsdp2" else 1)
     adamw = spec.recipe.optimizer.name == "adamw"
     update = own * ((ADAMW_FLOAT if adamw else OTHERS_FLOAT) + (MASTERS if stage else 0))
     offload = spec.strategy.offload

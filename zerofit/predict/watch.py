@@ -10,16 +10,19 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from zerofit.models.quantised import scale_tensors
-from zerofit.predict.ledger import Account, Kind, Ledger
+from zerofit.predict.ledger import Account, Kind, Ledger, Phase
 from zerofit.predict.sizes import rounded
 from zerofit.predict.workspaces import WORKSPACES
 
 
 class Observer(Protocol):
-    """Sees every operation on tensors, in order; `outputs` is a tensor, a sequence with tensors, or neither."""
+    """Sees every operation on tensors, in order."""
 
-    def op(self, func: Any, args: Sequence[Any], outputs: Any) -> None:
-        """Of the overload `func`, after it."""
+    def begin(self, model: nn.Module) -> None:
+        """Before the first one, the model whose operations they will be."""
+
+    def op(self, func: Any, args: Sequence[Any], outputs: Any, phase: Phase) -> None:
+        """Of the overload `func`, after it; `outputs` is a tensor, a sequence with tensors, or neither."""
 
 
 class Watch(TorchDispatchMode):
@@ -57,7 +60,7 @@ class Watch(TorchDispatchMode):
         if workspace is not None:
             self.ledger.open("other", workspace(*args)).close()
         for observer in self.observers:
-            observer.op(func, args, outputs)
+            observer.op(func, args, outputs, self.ledger.phase)
         return outputs
 
     def book(self, tensor: Tensor, kind: Kind = "activations") -> None:

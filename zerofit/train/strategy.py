@@ -55,6 +55,8 @@ class Replicated(Engine):
         from accelerate.state import PartialState
         from accelerate.utils import DistributedType
 
+        assert accelerator.ddp_handler is not None, "Trainer gives one"
+        accelerator.ddp_handler.gradient_as_bucket_view = True  # else each gradient lies in its bucket and beside it
         if dist.get_world_size() == 1:  # accelerate would wrap one rank in DDP, too
             accelerator.state.distributed_type = DistributedType.NO
             PartialState._shared_state["distributed_type"] = DistributedType.NO  # setting up autocast reads this one
