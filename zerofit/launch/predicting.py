@@ -13,6 +13,7 @@ from zerofit.plan.closed_form import estimate_memory
 from zerofit.plan.fitting import fit
 from zerofit.plan.levers import candidates
 from zerofit.plan.prediction import Memory, Prediction, Unpredicted
+from zerofit.plan.shaped import shaped
 from zerofit.plan.spec import RunSpec
 from zerofit.plan.strategy import resolve_strategy, without_file
 
@@ -60,7 +61,7 @@ def with_levers(found: Prediction, spec: RunSpec, predict: Predict = estimate_me
 
 def outlooks(every: Sequence[Alternative], host_gib: float | None, *, exactly: bool = False) -> list[Outlook]:
     """The prediction of each; of the recipe's own with levers. Raises UserError for a card that nothing fits."""
-    predict = play if exactly else estimate_memory
+    predict = closest if exactly else estimate_memory
     found = []
     for one in every:
         if one.spec is None:
@@ -79,8 +80,24 @@ def outlooks(every: Sequence[Alternative], host_gib: float | None, *, exactly: b
 
 
 def play(spec: RunSpec) -> Memory:
+    """By a step that is played through on tensors without memory. Raises Unpredicted, whatever goes wrong."""
+    from zerofit.predict.memory import predict_memory  # torch and transformers: seconds
+
+    try:
+        return predict_memory(shaped(spec))
+    except Unpredicted:
+        raise
+    except Exception as error:  # of a library that was never meant to run so; formulas are there
+        said = (" ".join(str(error).split()) or type(error).__name__)[:200]
+        raise Unpredicted(f"a step could not be played through: {said}") from error
+
+
+def closest(spec: RunSpec) -> Memory:
     """By a step that is played through; where that cannot be, by formulas. Raises Unpredicted."""
-    return estimate_memory(spec)
+    try:
+        return play(spec)
+    except Unpredicted:
+        return estimate_memory(spec)
 
 
 def changed_spec(spec: RunSpec, words: Sequence[str], **others: int) -> RunSpec | None:

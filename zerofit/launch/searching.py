@@ -11,7 +11,7 @@ from zerofit.config.load import load_job
 from zerofit.launch.alternatives import OFFLOADED, WHOLE, Alternative, short_of, shorts, under
 from zerofit.launch.asked import Asked, Machine, size
 from zerofit.launch.planning import Staged, chosen_stages, staged_plan
-from zerofit.launch.predicting import play
+from zerofit.launch.predicting import closest
 from zerofit.plan.answer import Cell, Search
 from zerofit.plan.closed_form import estimate_memory
 from zerofit.plan.fitting import fit, overall
@@ -138,7 +138,7 @@ class Look:
         key = (one.short, count)
         if key not in self.played:
             assert one.spec is not None
-            self.played[key] = play(one.spec)
+            self.played[key] = closest(one.spec)
         return self.played[key]
 
 
