@@ -32,6 +32,9 @@ def plan(
         typer.Option("--search", help="What do I need? A grid: --search RECIPE gpus=1..8 gpu-memory=11,24,48,80,141"),
     ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Predict memory by formulas alone: at once.")] = False,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Play a step of every strategy through, not of the recipe's alone: minutes.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON (docs/plan.md).")] = False,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with a picture.")] = None,
     nproc: Nproc = None,
@@ -58,11 +61,22 @@ def plan(
         from zerofit.config.errors import UserError
         from zerofit.launch.asked import Asked
         from zerofit.launch.planning import plan as start
+        from zerofit.launch.predicting import Played
 
         recipe, overrides = split_words(words)
         if recipe is None:
             raise UserError("plan needs a recipe (`zerofit recipes` lists them)")
+        if quick and exact:
+            raise UserError("--quick and --exact: give one of them")
+        alone = {"--gpus": gpus, "--gpu-memory": gpu_memory, "--nproc": nproc, "--html": html, "--exact": exact or None}
+        alone |= {"--write-accelerate": write_accelerate, "--write-deepspeed": write_deepspeed}
+        for option, given in alone.items():
+            if search and given is not None:
+                raise UserError(
+                    f"{option} is for one machine; --search takes gpus=1..8 and gpu-memory=11,24: leave it out"
+                )
         asked = Asked(gpus, gpu, gpu_memory, host_memory)
+        played: Played = "none" if quick else "all" if exact else "own"
         with drafted(hidden=as_json) as draft:
             if search:
                 from zerofit.launch.searching import search as look
@@ -77,7 +91,7 @@ def plan(
                     nproc=nproc,
                     stage=stage,
                     asked=asked,
-                    quick=quick,
+                    played=played,
                     force=force,
                     draft=draft,
                     **files,

@@ -16,7 +16,7 @@ from zerofit.config.strategy import ZERO_STAGE
 from zerofit.launch import rundir
 from zerofit.launch.alternatives import alternatives
 from zerofit.launch.asked import HERE, Asked, Machine
-from zerofit.launch.predicting import outlooks
+from zerofit.launch.predicting import Played, outlooks
 from zerofit.launch.reference import split
 from zerofit.plan.accelerate_write import accelerate_config, deepspeed_config, script_arguments
 from zerofit.plan.answer import Outlook, Plan, StagePlan
@@ -50,7 +50,7 @@ def plan(
     nproc: int | None = None,
     stage: int | None = None,
     asked: Asked = HERE,
-    quick: bool = False,
+    played: Played = "own",
     accelerate: Path | None = None,
     deepspeed: Path | None = None,
     html: Path | None = None,
@@ -59,8 +59,9 @@ def plan(
 ) -> tuple[Plan, str]:
     """The plan of a recipe, or of each of its stages: as it is, and in words; writes the files that are asked for.
 
-    `stage` is the number, from 1, of the one to plan; `asked` another machine than this. With `quick` memory is
-    predicted by formulas alone; else `draft` gets that first. Raises UserError where `zerofit train` would (but for
+    `stage` is the number, from 1, of the one to plan; `asked` another machine than this. Memory is
+    predicted by formulas, and `played` says of which strategies a step is played through besides; `draft` gets what
+    formulas say first. Raises UserError where `zerofit train` would (but for
     data and weights that are not here), where a strategy cannot be said in such a file, and for files that exist,
     unless `force`.
     """
@@ -79,9 +80,9 @@ def plan(
             raise UserError(f"{path} exists: name another file, or give --force to write over it")
     tables = [planned.table(one.spec, one.weights, one.ranks_from) for one in staged]
     answer = Plan(recipe=source, stages=tuple(outlook(one, nproc) for one in staged))
-    if not quick and any(one.strategies for one in answer.stages):
+    if played != "none" and any(one.strategies for one in answer.stages):
         draft(_words(answer, tables))
-        exact = tuple(outlook(one, nproc, exactly=True) for one in staged)
+        exact = tuple(outlook(one, nproc, played) for one in staged)
         answer = answer.model_copy(update={"stages": exact})
     words = [_words(answer, tables)]
     for path, text in written:
@@ -155,13 +156,13 @@ def _origin(recipe: Recipe) -> tuple[Path | None, str | None]:
     return resolve(recipe.init_from), None
 
 
-def outlook(one: Staged, nproc: int | None, *, exactly: bool = False) -> StagePlan:
-    """What each strategy would need, by formulas, or by steps that are played through."""
+def outlook(one: Staged, nproc: int | None, played: Played = "none") -> StagePlan:
+    """What each strategy would need."""
     spec, batches = one.spec, one.spec.batches
     found: list[Outlook] = []
     if spec.hardware.device == "cuda":
         every = alternatives(spec, one.machine, nproc)
-        found = outlooks(every, one.machine.host_gib, exactly=exactly)
+        found = outlooks(every, one.machine.host_gib, played)
     return StagePlan(
         name=str(spec.recipe.name),
         task=spec.recipe.task,

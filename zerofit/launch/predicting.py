@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from zerofit.config.errors import UserError
+from zerofit.launch import workarounds
 from zerofit.launch.alternatives import Alternative
 from zerofit.launch.recipe import override
 from zerofit.plan.answer import Outlook
@@ -13,6 +15,7 @@ from zerofit.plan.closed_form import estimate_memory
 from zerofit.plan.fitting import fit
 from zerofit.plan.levers import candidates
 from zerofit.plan.prediction import Memory, Prediction, Unpredicted
+from zerofit.plan.shaped import shaped
 from zerofit.plan.spec import RunSpec
 from zerofit.plan.strategy import resolve_strategy, without_file
 
@@ -48,21 +51,25 @@ def with_levers(found: Prediction, spec: RunSpec, predict: Predict = estimate_me
         if peak <= base * WORTH:
             lowered.append((peak, word, changed))
     best = sorted(lowered, key=lambda one: one[0])[:LEVERS]
-    told = [(predict(changed).peak_gib, word) for _, word, changed in best]
-    return found.model_copy(
-        update={
-            "levers": tuple(
-                f"{word}: {peak:.2f} GiB" if peak < 1 else f"{word}: {peak:.1f} GiB" for peak, word in sorted(told)
-            )
-        }
-    )
+    told = sorted(((predict(changed), word) for _, word, changed in best), key=lambda one: one[0].peak_gib)
+    return found.model_copy(update={"levers": tuple(f"{word}: {_about(memory)} GiB" for memory, word in told)})
 
 
-def outlooks(every: Sequence[Alternative], host_gib: float | None, *, exactly: bool = False) -> list[Outlook]:
+def _about(memory: Memory) -> str:
+    """`18.4`; `~18.4` by formulas."""
+    size = f"{memory.peak_gib:.2f}" if memory.peak_gib < 1 else f"{memory.peak_gib:.1f}"
+    return size if memory.exact else f"~{size}"
+
+
+Played = Literal["none", "own", "all"]
+"""Of which strategies a step is played through: of none, of the recipe's, of all and of its levers."""
+
+
+def outlooks(every: Sequence[Alternative], host_gib: float | None, played: Played = "none") -> list[Outlook]:
     """The prediction of each; of the recipe's own with levers. Raises UserError for a card that nothing fits."""
-    predict = play if exactly else estimate_memory
     found = []
     for one in every:
+        predict = closest if played == "all" or (played == "own" and one.own) else estimate_memory
         if one.spec is None:
             found.append(Outlook(strategy=one.short, own=one.own, ranks=None, prediction=None, reason=one.reason))
             continue
@@ -70,7 +77,7 @@ def outlooks(every: Sequence[Alternative], host_gib: float | None, *, exactly: b
         try:
             made = prediction(one.spec, host_gib, predict)
             if one.own:
-                made = with_levers(made, one.spec, predict)
+                made = with_levers(made, one.spec, closest if played == "all" else estimate_memory)
         except Unpredicted as why:
             reason = f"not predicted: {why}"
         ranks = one.spec.batches.ranks
@@ -79,8 +86,25 @@ def outlooks(every: Sequence[Alternative], host_gib: float | None, *, exactly: b
 
 
 def play(spec: RunSpec) -> Memory:
+    """By a step that is played through on tensors without memory. Raises Unpredicted, whatever goes wrong."""
+    workarounds.quiet()
+    from zerofit.predict.memory import predict_memory  # torch and transformers: seconds
+
+    try:
+        return predict_memory(shaped(spec))
+    except Unpredicted:
+        raise
+    except Exception as error:  # of a library that was never meant to run so; formulas are there
+        said = (" ".join(str(error).split()) or type(error).__name__)[:200]
+        raise Unpredicted(f"a step could not be played through: {said}") from error
+
+
+def closest(spec: RunSpec) -> Memory:
     """By a step that is played through; where that cannot be, by formulas. Raises Unpredicted."""
-    return estimate_memory(spec)
+    try:
+        return play(spec)
+    except Unpredicted:
+        return estimate_memory(spec)
 
 
 def changed_spec(spec: RunSpec, words: Sequence[str], **others: int) -> RunSpec | None:

@@ -11,11 +11,12 @@ from zerofit.config.load import load_job
 from zerofit.launch.alternatives import OFFLOADED, WHOLE, Alternative, short_of, shorts, under
 from zerofit.launch.asked import Asked, Machine, size
 from zerofit.launch.planning import Staged, chosen_stages, staged_plan
-from zerofit.launch.predicting import play
+from zerofit.launch.predicting import closest
 from zerofit.plan.answer import Cell, Search
 from zerofit.plan.closed_form import estimate_memory
 from zerofit.plan.fitting import fit, overall
 from zerofit.plan.prediction import Memory, Prediction, Unpredicted
+from zerofit.plan.spec import RunSpec
 from zerofit.plan.strategy import without_file
 from zerofit.report.outlook import grid
 
@@ -26,8 +27,6 @@ MOST = 64
 """Numbers of cards, and sizes, that are tried at most."""
 ORDER = ("single", *WHOLE, *OFFLOADED)
 """Strategies by what they cost, the cheapest first."""
-CLOSE = 0.25
-"""How far formulas may lie from a card's size, as a fraction of it, where a step is played through to be sure."""
 
 
 def search(
@@ -41,8 +40,8 @@ def search(
 ) -> tuple[Search, str]:
     """The grid that `gpus=1..8` and `gpu-memory=11,24` among the words ask for, as it is and in words.
 
-    The other words are overrides. Of a recipe with stages the one of `stage` is planned. By formulas; where these are
-    close to a card's size, and unless `quick`, by steps that are played through. Raises UserError.
+    The other words are overrides. Of a recipe with stages the one of `stage` is planned. By formulas; where their
+    error decides, and unless `quick`, by steps that are played through. Raises UserError.
     """
     counts, sizes, overrides = axes(words)
     job = load_job(source, overrides)
@@ -86,7 +85,7 @@ class Look:
             try:
                 known = estimate_memory(spec)
                 found = fit(known, spec, self.first.machine.host_gib)
-                if exactly and abs(found.needed_gib - memory) <= CLOSE * memory:
+                if exactly and overall(found) != "fits" and self._close(known, spec):
                     known = self._played(one, count)
                     found = fit(known, spec, self.first.machine.host_gib)
             except (Unpredicted, UserError) as why:
@@ -134,11 +133,16 @@ class Look:
             self.planned[short, count] = under(spec, base, short, machine)
         return self.planned[short, count]
 
+    def _close(self, known: Memory, spec: RunSpec) -> bool:
+        """Whether it would fit if formulas were as good as a step that is played through."""
+        best = known.model_copy(update={"exact": True})
+        return overall(fit(best, spec, self.first.machine.host_gib)) == "fits"
+
     def _played(self, one: Alternative, count: int) -> Memory:
         key = (one.short, count)
         if key not in self.played:
             assert one.spec is not None
-            self.played[key] = play(one.spec)
+            self.played[key] = closest(one.spec)
         return self.played[key]
 
 

@@ -118,7 +118,7 @@ class Anatomy:
 def anatomy_of(spec: RunSpec) -> Anatomy:
     """The parts of the run's model. Raises Unpredicted where its sizes are not at hand, or it has experts."""
     model = spec.recipe.model
-    fields = _fields(model)
+    fields = fields_of(model)
     parts: tuple[Part, ...]
     if isinstance(model, Vit):
         parts, head, tied = (_vit(spec, fields),), len(spec.images.classes), False
@@ -135,7 +135,7 @@ def anatomy_of(spec: RunSpec) -> Anatomy:
     return Anatomy(spec, parts, (stack.block.hidden, head), tied, adapted)
 
 
-def _fields(model: Model) -> Shape:
+def fields_of(model: Model) -> Shape:
     """Config fields; of a hub's model that is not known here those of its config.json, if it was downloaded before."""
     fields = known_fields(model)
     if fields is None and model.pretrained is not None and HUB_ID.fullmatch(model.pretrained):

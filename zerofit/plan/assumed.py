@@ -55,10 +55,19 @@ UNKNOWN = Published(1000, SAMPLES, HELD_OUT, 224)
 
 
 def missing(recipe: Recipe) -> str | None:
-    """What of the recipe's data is neither here nor was downloaded before, in a few words; None: all is there.
+    """Why the recipe's data is not asked, in a few words; None: all is here, or was downloaded before.
 
-    Nobody asks the hub.
+    The hub is not asked. Clouds and images of embedded parts take minutes to make, which a plan does not.
     """
+    why = _absent(recipe)
+    if why is not None:
+        return f"data not found ({why})"
+    if recipe.data.source == "parts" and (recipe.cad.shows("points") or recipe.cad.shows("image")):
+        return "data not made (a plan draws no clouds and images)"
+    return None
+
+
+def _absent(recipe: Recipe) -> str | None:
     for field, path in _paths(recipe):
         if path.startswith(HUB) or (field == "data.path" and recipe.data.source == "hub"):
             name = path.removeprefix(HUB)
@@ -85,14 +94,14 @@ def assumed_facts(recipe: Recipe) -> ImageFacts | TextFacts:
 
 
 def said(recipe: Recipe, facts: ImageFacts | TextFacts, why: str) -> str:
-    """One line on what was assumed."""
+    """One line on what was assumed; `why` is what `missing` gave."""
     if isinstance(facts, ImageFacts):
         size = recipe.image_model.image_size or facts.image_size
         what = f"{facts.train:,} images of {size} pixels in {len(facts.classes)} classes"
     else:
         unit = "prompts" if recipe.task == "grpo" else "samples"
         what = f"{unit} of {facts.longest:,} tokens (data.max_length), {facts.train:,} of them"
-    return f"data not found ({why}): planned for {what}"
+    return f"{why}: planned for {what}"
 
 
 def _paths(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -170,6 +179,9 @@ def _text(recipe: Recipe) -> TextFacts:
 def _cad(recipe: Recipe, text: TextFacts) -> CadFacts:
     data, model = recipe.cad, recipe.cad_model
     slots(model)
+    if data.source == "parts":
+        counts = {"train": data.parts, "rows": data.parts, "test": data.test_parts, "validation": data.test_parts}
+        text = text.model_copy(update=counts | {"tokens": data.parts * text.longest})
     shown = None if model.vision is None or not data.shows("image") else model.vision
     return CadFacts(
         **dict(text),

@@ -94,7 +94,7 @@ def _of_training(engine: Engine[Anatomy]) -> dict[str, Split]:
         return {"evaluation": _evaluation(engine, {"weights": engine.weights(engine.compute)})}
     found = states(engine)
     resident: Split = {"weights": found.weights, "optimizer": found.optimizer}
-    if engine.stage == 3:
+    if engine.stage == 3 or engine.name == "ddp":
         resident["buckets"] = buckets(engine)
     return {
         "init": _init(engine),
@@ -153,6 +153,7 @@ def _evaluation(engine: Engine[Anatomy], resident: Split) -> Split:
     spec, micro = engine.spec, engine.spec.batches.evaluate_micro
     tokens = max(passing(engine, part.stack.block) * part.tokens for part in engine.sizes.parts)
     return resident | {
+        "weights": resident["weights"] + _copies(engine, backward=False, wanted=False),
         "gathered": _gathered(engine),
         "activations": micro * tokens,
         "logits": _logits(engine, backward=False) * micro // spec.batches.micro,
@@ -162,10 +163,9 @@ def _evaluation(engine: Engine[Anatomy], resident: Split) -> Split:
 def _resident_gradients(engine: Engine[Anatomy]) -> bool:
     """Whether they are there from the first micro-batch's backward on, and not made one by one while it goes on.
 
-    DDP's are views of its buckets; ZeRO-2 makes its partition's at once (stage_1_and_2.py:2192), ZeRO-3 for good.
+    ZeRO-2 makes its partition's at once (stage_1_and_2.py:2192), ZeRO-3 for good.
     """
-    shared = engine.name == "ddp" and engine.ranks > 1
-    return shared or engine.stage >= 2 or engine.spec.batches.accumulation > 1
+    return engine.stage >= 2 or engine.spec.batches.accumulation > 1
 
 
 def _activations(engine: Engine[Anatomy]) -> tuple[int, int, int]:
@@ -228,18 +228,18 @@ def _logits(engine: Engine[Anatomy], *, backward: bool) -> int:
     return spec.batches.micro * outputs * 3 * FLOAT
 
 
-def _copies(engine: Engine[Anatomy], *, backward: bool) -> int:
+def _copies(engine: Engine[Anatomy], *, backward: bool, wanted: bool = True) -> int:
     """Float32 weights in the compute type under autocast.
 
     Trained ones are kept for as long as autocast lasts, which is a forward pass or a block that is computed again;
-    frozen ones where gradients flow through them, until their backward.
+    frozen ones until their backward, where gradients flow through them and are `wanted`.
     """
     if not engine.autocast:
         return 0
     full = engine.spec.strategy.activation_checkpointing == "full"
     found = 0
     for flow in flows(engine.sizes):
-        count = sum(flow.reached)
+        count = sum(flow.reached if wanted else map(bool, flow.trained))
         count = min(count, 1) if full and backward else count
         found += count * flow.part.stack.block.matrices * engine.compute
     return found

@@ -46,7 +46,7 @@ def stages(spec: RunSpec) -> tuple[Stage, ...] | None:
         return None
     engine = Engine(spec, sizes)
     found = states(engine)
-    constant = buckets(engine) if engine.stage == 3 else 0
+    constant = buckets(engine) if engine.stage == 3 or engine.name == "ddp" else 0
     always = {
         "weights": found.weights,
         "gradients": found.gradients + constant,

@@ -154,17 +154,24 @@ def states(engine: Engine[Sizes]) -> States:
     master = FLOAT if engine.stage else 0
     whole = engine.weights(engine.held)
     away = strategy.offload.optimizer is not None
+    # Float32 sums of ZeRO-1 and 2 stay on the device until the step; of ZeRO-1 whole, where nothing is offloaded.
+    summed = FLOAT * trained // ranks if several and engine.stage in (1, 2) else 0
     wanted = engine.spec.recipe.grpo is not None and engine.spec.recipe.grpo.beta > 0 and not engine.adapted
     return States(
         weights=engine.scales + (0 if strategy.offload.params else whole // shares),
-        gradients=0 if away else gradient * trained // (1 if engine.stage == 1 else spread),
+        gradients=summed if away else gradient * trained // (1 if engine.stage == 1 else spread),
         optimizer=0 if away else (FLOAT * moments + master) * trained // spread,
         reference=whole // shares if wanted else 0,
     )
 
 
 def buckets(engine: Engine[Sizes]) -> int:
-    """Bytes that DeepSpeed reduces gradients in: two buckets where communication overlaps (stage_1_and_2.py:3256)."""
+    """Bytes that gradients are reduced in.
+
+    DDP copies all of them, in float32. DeepSpeed has two buckets where communication overlaps (stage_1_and_2.py:3256).
+    """
+    if engine.name == "ddp":
+        return FLOAT * engine.trained if engine.ranks > 1 else 0
     settings = (engine.spec.deepspeed or {}).get("zero_optimization", {})
     copies = 2 if settings.get("overlap_comm") else 1
     return int(copies * settings.get("reduce_bucket_size", 0) * engine.compute)
@@ -173,9 +180,10 @@ def buckets(engine: Engine[Sizes]) -> int:
 def update(engine: Engine[Sizes]) -> int:
     """Bytes that come and go in the optimizer's step, beyond its gradients.
 
-    ZeRO copies flat gradients to float32: 6 bytes an element of the share, under ZeRO-3 of a sub-group
-    (stage_1_and_2.py:3117, stage3.py). torch's AdamW then holds the root of its second moments, of all that it steps
-    at once (torch/optim/adam.py, `_multi_tensor_adam`): 4 bytes, beside 4 of a float32 gradient that ZeRO has made.
+    ZeRO makes gradients flat and float32: 6 bytes an element of the share, under ZeRO-3 of a sub-group, or 4 where they
+    are float32 sums (stage_1_and_2.py:3117, stage3.py). torch's AdamW then holds the root of its second moments, of all
+    that it steps at once (torch/optim/adam.py, `_multi_tensor_adam`): 4 bytes, beside the 4 of what ZeRO has made. Sums
+    are gone by then; reduced gradients lie in a buffer that is not.
     """
     if engine.spec.strategy.offload.optimizer is not None:
         return 0
@@ -184,4 +192,6 @@ def update(engine: Engine[Sizes]) -> int:
     root = FLOAT if engine.spec.recipe.optimizer.name == "adamw" else 0
     if not engine.stage:
         return root * share
+    if engine.stage < 3 and engine.spec.batches.accumulation > 1:
+        return max(FLOAT, root) * share
     return max(engine.compute + FLOAT, FLOAT + root) * (min(share, SUB_GROUP) if engine.stage == 3 else share)

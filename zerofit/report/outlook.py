@@ -8,6 +8,7 @@ from zerofit.plan.answer import Cell, Outlook, Search, StagePlan
 from zerofit.plan.closed_form import ERROR
 from zerofit.plan.fitting import EXACT_ERROR, outside
 from zerofit.plan.prediction import Fit, Prediction
+from zerofit.plan.spec import RunSpec
 
 KINDS = {
     "weights": "weights",
@@ -90,6 +91,19 @@ def _row(one: Outlook, kinds: Sequence[str], *, host: bool, timed: bool) -> list
     if timed:
         cells.append("" if found.speed is None else f"{found.speed.samples_s:,.1f}")
     return [name, *cells, verdict(found.fit)]
+
+
+def line(spec: RunSpec) -> list[str]:
+    """What is said of a run's memory before it starts; nothing where nothing was predicted."""
+    if spec.prediction is None:
+        return []
+    found = spec.prediction
+    about = "" if found.memory.exact else "about "
+    card = f"of {found.fit.card_gib:g} a GPU, at its fullest in {found.memory.phase}"
+    said = f"memory: {about}{gib(found.peak_gib)} GiB {card}: {verdict(found.fit)}"
+    if found.fit.verdict != "fits" and found.levers:
+        said += f" ({gib(found.fit.needed_gib)} GiB with what comes on top); lower it by {', '.join(found.levers)}"
+    return [said]
 
 
 def gib(size: float) -> str:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from zerofit.plan.answer import Plan, StagePlan
+from zerofit.plan.prediction import Prediction
 from zerofit.report.outlook import KINDS, SHOWN, verdict
 from zerofit.report.pages.charts import bars
 from zerofit.report.pages.parts import Figure, Notes, Page, Part, Section, Table
 from zerofit.report.pages.units import fixed, number
+
+PARTS = 6
+"""Of a bar, at most, less one for what is added up."""
 
 
 def page(plan: Plan) -> Page:
@@ -52,27 +58,31 @@ def _section(plan: StagePlan, place: int) -> Section:
 def memory(plan: StagePlan, name: str) -> Part:
     """Stacked bars of what the peak of each strategy is for, against the card's memory."""
     made = [(one, one.prediction) for one in plan.strategies if one.prediction is not None]
-    split = [(kind, [found.memory.split.get(kind, 0.0) for _, found in made]) for kind in KINDS]
-    least = SHOWN * max(found.peak_gib for _, found in made)
-    shown = [(KINDS[kind], values) for kind, values in split if any(value > least for value in values)]
-    kept = [
-        *shown[:5],
-        *([("other", [sum(of) for of in zip(*(v for _, v in shown[5:]), strict=True)])] if shown[5:] else []),
-    ]
     card = plan.hardware.memory_gib
     return bars(
         name,
         "Memory of a GPU at its fullest moment",
         "GiB",
         [f"{one.strategy}{' (the recipe’s)' if one.own else ''}" for one, _ in made],
-        kept,
+        _kinds([found for _, found in made]),
         stacked=True,
         limit=(f"{card:g} GiB of the card", card),
         totals=[found.peak_gib for _, found in made],
         head="strategy",
         wide=True,
-        note="Beside the peak a card holds CUDA's context, NCCL's buffers and the allocator's slack: see `needed`.",
+        note="Beside the peak a card holds CUDA’s context, NCCL’s buffers and the allocator’s slack: see needed.",
     )
+
+
+def _kinds(made: Sequence[Prediction]) -> list[tuple[str, list[float]]]:
+    """What peaks are for, in the order of KINDS: as many kinds as there are colours, the smallest added up."""
+    values = {kind: [found.memory.split.get(kind, 0.0) for found in made] for kind in KINDS}
+    least = SHOWN * max(found.peak_gib for found in made)
+    large = sorted((kind for kind in values if max(values[kind]) > least), key=lambda kind: -max(values[kind]))
+    shown = [kind for kind in KINDS if kind in large[: PARTS - 1] and kind != "other"]
+    rest = [sum(values[kind][place] for kind in values if kind not in shown) for place in range(len(made))]
+    found = [(KINDS[kind], values[kind]) for kind in shown]
+    return [*found, ("other", rest)] if max(rest) > least else found
 
 
 def _table(plan: StagePlan) -> Table:
