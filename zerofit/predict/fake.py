@@ -25,7 +25,7 @@ from zerofit.models.trained import TrainedModel
 from zerofit.plan.spec import RunSpec
 from zerofit.predict.attention import attention_on
 from zerofit.predict.autocast import like_cuda
-from zerofit.predict.known import Knowing, remembering
+from zerofit.predict.known import remembering
 from zerofit.train.engine import DTYPES
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ def pretending(mode: FakeTensorMode, capability: tuple[int, int] | None) -> Iter
         stack.enter_context(patch.object(F, "dropout", _dropout))
         stack.enter_context(like_cuda())
         stack.enter_context(mode)
-        stack.enter_context(Knowing(mode))
         yield
 
 

@@ -8,13 +8,12 @@ from importlib import import_module
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from zerofit.models.trained import TrainedModel
 from zerofit.plan.spec import RunSpec
 from zerofit.predict.batches import Batch
 from zerofit.predict.fake import fake_model, pretending
-from zerofit.predict.known import without_memory
+from zerofit.predict.known import KnowingMode, without_memory
 from zerofit.predict.ledger import Ledger, Phase
 from zerofit.predict.replay import Books, Replay
 from zerofit.predict.replays import REPLAYS
@@ -39,7 +38,7 @@ def play(spec: RunSpec, observers: Sequence[Observer] = ()) -> Books:
     `observers` see every operation of it.
     """
     books = Books(Ledger(), Ledger())
-    replay, mode = REPLAYS[spec.strategy.name](spec, books), FakeTensorMode()
+    replay, mode = REPLAYS[spec.strategy.name](spec, books), KnowingMode()
     model = fake_model(spec, replay.held(), mode)
     steps = _steps(spec.recipe.task)(spec)
     training = steps.batch(spec.batches.micro, training=True)

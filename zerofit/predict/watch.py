@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -13,6 +14,8 @@ from zerofit.models.quantised import scale_tensors
 from zerofit.predict.ledger import Account, Kind, Ledger, Phase
 from zerofit.predict.sizes import rounded
 from zerofit.predict.workspaces import WORKSPACES
+
+DEVICE = torch.ops.prim.device.default
 
 
 class Observer(Protocol):
@@ -46,9 +49,15 @@ class Watch(TorchDispatchMode):
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(self._complete)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and telling so at each operation takes as long as the rest
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        if func is DEVICE:  # half of all calls, which make nothing
+            return args[0].fake_device
         outputs = func(*args, **(kwargs or {}))
         if isinstance(outputs, Tensor):
             self.book(outputs)
