@@ -1,11 +1,12 @@
 """Predicted against measured peak memory and step time, a configuration a line.
 
     python bench/plan_accuracy.py predict --gpu h200 --gpus 1 --file docs/plan-accuracy.jsonl      # needs no GPU
-    python bench/plan_accuracy.py measure --gpus 1 --file docs/plan-accuracy.jsonl --together 4    # on the GPUs
+    python bench/plan_accuracy.py measure --gpus 1 --file docs/plan-accuracy.jsonl --room 110      # on the GPUs
 
 `predict` adds a line for each configuration that has none; `measure` fills in what runs reach, and never changes a
 prediction: predictions are committed before. Random weights of exact shapes; images and texts are noise made here.
-`--together N` runs so many at once on each set of GPUs: memory is each process's own, times are then left out.
+With `--room GIB` runs go on side by side while their predictions fit into that: memory is each process's own, and times
+are left out then.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zerofit.plan.spec import RunSpec
 
 QWEN = "model.pretrained=null", "data.classes=null", "data.source=folder", "data.path=DATA/images"
 SFT = "model.pretrained=null", "model.tokenizer=bytes", "model.chat_template=chatml", "data.path=DATA/train.jsonl"
@@ -32,6 +36,9 @@ ALWAYS = (
     "evaluate.at_end=false",
 )
 NEVER = ("checkpoint.every_steps=null", "evaluate.every_steps=null")
+GIB = 2**30
+SLACK = 1.3
+"""What a run takes of a card, at most, for each GiB that it allocates."""
 ZERO_AND_OTHERS = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
 
 
@@ -50,7 +57,7 @@ class Case:
 CASES = (
     Case("classify-1.7b", "qwen3-8b-cifar10", (*QWEN, "model.shape=qwen3-1.7b"), 64),
     Case("classify-1.7b-accumulated", "qwen3-8b-cifar10", (*QWEN, "model.shape=qwen3-1.7b"), 32, 2, ("ddp", "zero2")),
-    Case("classify-8b", "qwen3-8b-cifar10", (*QWEN, "model.shape=qwen3-8b"), 16, 1, ("zero2+offload_optimizer",)),
+    Case("classify-4b", "qwen3-8b-cifar10", (*QWEN, "model.shape=qwen3-4b"), 16, 1, ("zero2+offload_optimizer",)),
     Case("vit-huge", "vit-huge-food101", (*QWEN, "model.shape=vit-huge", "data.workers=1"), 32),
     Case("vit-base", "vit-huge-food101", (*QWEN, "model.shape=vit-base", "data.workers=1"), 128, 1, ("ddp", "zero2")),
     Case(
@@ -142,25 +149,62 @@ def write(file: Path, rows: dict[str, dict[str, Any]]) -> None:
 def predict(options: argparse.Namespace) -> None:
     """A line for each configuration without one."""
     rows = read(options.file)
-    asked = ["--gpu", options.gpu, "--gpus", str(options.gpus), "--json"]
-    for name, given in configurations(options.gpus, options.data):
+    for name, (recipe, *fields) in configurations(options.gpus, options.data):
         if name in rows:
             continue
         began = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-m", "zerofit", "plan", *given, *asked], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            print(json.dumps({"configuration": name, "error": done.stderr.strip()[-300:]}), flush=True)
+        try:
+            found = predicted(recipe, fields, options)
+        except Exception as error:
+            print(json.dumps({"configuration": name, "error": f"{type(error).__name__}: {error}"[:300]}), flush=True)
             continue
-        rows[name] = {"configuration": name, **predicted(json.loads(done.stdout)), "plan_s": time.monotonic() - began}
+        rows[name] = {"configuration": name, **found, "plan_s": round(time.monotonic() - began, 1)}
         print(json.dumps(rows[name]), flush=True)
         write(options.file, rows)
 
 
-def predicted(answer: dict[str, Any]) -> dict[str, Any]:
-    """Of what `zerofit plan --json` prints."""
-    raise NotImplementedError
+def predicted(recipe: str, fields: list[str], options: argparse.Namespace) -> dict[str, Any]:
+    """The planner's answer, and what DeepSpeed and accelerate say of the same model; GiB."""
+    from zerofit.config.load import load_job
+    from zerofit.launch.asked import Asked
+    from zerofit.launch.planning import staged_plan
+    from zerofit.plan.closed_form import estimate_memory
+    from zerofit.plan.shaped import shaped
+    from zerofit.predict.memory import predict_memory
+
+    asked = Asked(gpus=options.gpus, gpu=options.gpu)
+    spec = staged_plan(load_job(recipe, fields).stages[0], asked, None, follows=False).spec
+    memory = predict_memory(shaped(spec))
+    return {
+        "predicted_gib": memory.peak_gib,
+        "at": memory.phase,
+        "split": memory.split,
+        "closed_form_gib": estimate_memory(spec).peak_gib,
+        **others(spec),
+        "versions_predicted": {name: spec.versions[name] for name in ("torch", "transformers", "deepspeed")},
+    }
+
+
+def others(spec: RunSpec) -> dict[str, float]:
+    """DeepSpeed's estimate of model states, where it has one for the strategy, and accelerate's; GiB."""
+    from accelerate.commands.estimate import estimate_training_usage
+    from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
+    from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
+
+    from zerofit.plan.anatomy import anatomy_of
+
+    count, gpus = anatomy_of(spec).parameters, spec.batches.ranks
+    offload, found = spec.strategy.offload, {}
+    if spec.strategy.name == "zero2":
+        _, size = estimate_zero2_model_states_mem_needs(count, gpus, 1, cpu_offload=offload.optimizer is not None)
+        found["deepspeed_gib"] = round(size / GIB, 2)
+    elif spec.strategy.name == "zero3":
+        away = {"cpu_offload": offload.optimizer is not None, "cpu_offload_params": offload.params is not None}
+        _, size, _ = estimate_zero3_model_states_mem_needs(count, 0, gpus, 1, **away)
+        found["deepspeed_gib"] = round(size / GIB, 2)
+    kinds = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+    usage = estimate_training_usage(4 * count, kinds[spec.precision])
+    return {**found, "accelerate_gib": round(max(usage.values()) / GIB, 2)}
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -168,10 +212,14 @@ def measure(options: argparse.Namespace) -> None:
     rows, waiting = read(options.file), list(configurations(options.gpus, options.data))
     waiting = [(name, given) for name, given in waiting if rows.get(name, {}).get("measured_gib") is None]
     running: list[tuple[str, Path, subprocess.Popen[bytes]]] = []
+    needs = {name: SLACK * rows.get(name, {}).get("predicted_gib", options.room) for name, _ in waiting}
     end = time.monotonic() + options.limit
     while (waiting or running) and time.monotonic() < end:
-        while waiting and len(running) < options.together:
-            name, given = waiting.pop(0)
+        for one in list(waiting):
+            name, given = one
+            if running and sum(needs[other] for other, _, _ in running) + needs[name] > options.room:
+                continue
+            waiting.remove(one)
             run = options.out / name.replace("/", "-")
             shutil.rmtree(run, ignore_errors=True)
             command = [sys.executable, "-m", "zerofit", "train", *given, f"run_dir={run}", "--nproc", str(options.gpus)]
@@ -184,7 +232,7 @@ def measure(options: argparse.Namespace) -> None:
                 log = (options.out / f"{run.name}.log").read_text()[-600:]
                 print(json.dumps({"configuration": name, "failed": process.returncode, "log": log}), flush=True)
                 continue
-            rows[name] = {**rows.get(name, {"configuration": name}), **measured(run, alone=options.together == 1)}
+            rows[name] = {**rows.get(name, {"configuration": name}), **measured(run, alone=options.room == 0)}
             print(json.dumps(rows[name]), flush=True)
             write(options.file, rows)
         time.sleep(0.5)
@@ -217,7 +265,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("/tmp/plan-accuracy"), help="where runs go")
     parser.add_argument("--gpu", default="h200")
     parser.add_argument("--gpus", type=int, default=1)
-    parser.add_argument("--together", type=int, default=1)
+    parser.add_argument("--room", type=float, default=0.0, help="GiB of a GPU for runs side by side; 0: one by one")
     parser.add_argument("--limit", type=float, default=3600.0, help="seconds of measuring")
     options = parser.parse_args()
     make_data(options.data)
