@@ -37,7 +37,7 @@ ALWAYS = (
 )
 NEVER = ("checkpoint.every_steps=null", "evaluate.every_steps=null")
 GIB = 2**30
-SLACK = 1.3
+SLACK = 1.2
 """What a run takes of a card, at most, for each GiB that it allocates."""
 ZERO_AND_OTHERS = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
 
