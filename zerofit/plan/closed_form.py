@@ -132,21 +132,24 @@ def _forward(engine: Engine[Anatomy], resident: Split, gradients: int) -> Split:
 
 
 def _backward(engine: Engine[Anatomy], resident: Split, gradients: int) -> Split:
-    """At its start all activations are there; at its end all gradients, and those that no engine makes before."""
+    """It begins with the head; then all activations are there, and a block's gradients, or what it computes again.
+
+    At its end all gradients are there, also those that no engine makes before. The fullest of these moments.
+    """
     kept, again, gradient = _activations(engine)
-    grows = not _resident_gradients(engine)
+    head, inside, inputs = _logits(engine, backward=True), again + gradient, _inputs(engine)
+    begins = {"activations": kept + inputs, "logits": head}
+    if inside > head:
+        begins = {"activations": kept + inputs + inside, "logits": 0}
     split = resident | {
         "weights": resident["weights"] + _copies(engine, backward=True),
         "gathered": _gathered(engine),
-        "buckets": _reducing(engine),
-        "activations": kept + again + gradient + _inputs(engine),
-        "logits": _logits(engine, backward=True),
+        "buckets": resident.get("buckets", 0) or _reducing(engine),
     }
-    if not grows:
-        return split | {"gradients": gradients}
-    if gradients > split["activations"] - again - gradient + split["logits"]:
-        return split | {"gradients": gradients, "activations": again + gradient, "logits": 0}
-    return split | {"gradients": 0}
+    if _resident_gradients(engine):
+        return split | begins | {"gradients": gradients}
+    ends = {"activations": inside, "gradients": gradients}
+    return split | (begins if sum(begins.values()) > sum(ends.values()) else ends)
 
 
 def _evaluation(engine: Engine[Anatomy], resident: Split) -> Split:
