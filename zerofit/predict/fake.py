@@ -26,6 +26,7 @@ from zerofit.plan.spec import RunSpec
 from zerofit.predict.attention import attention_on
 from zerofit.predict.autocast import like_cuda
 from zerofit.predict.known import remembering
+from zerofit.predict.shaped import config_directory
 from zerofit.train.engine import DTYPES
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def fake_model(spec: RunSpec, held: torch.dtype, mode: FakeTensorMode) -> Traine
     """
     compute, placement = DTYPES[spec.precision], FakePlacement(held, mode)
     with no_init_weights():
-        model = constructed(outlined(spec, None, compute), spec, placement, compute)
+        model = constructed(outlined(spec, config_directory(spec), compute), spec, placement, compute)
     placement.shard(model)
     return model
 

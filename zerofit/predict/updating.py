@@ -1,0 +1,45 @@
+"""What the recipe's optimizer keeps of the elements that it updates, and what it makes for a moment.
+
+Sources: torch 2.13, optim/adam.py and optim/sgd.py: the loop over lists on CUDA (`foreach`, its default there) and the
+one over single tensors on a CPU; zerofit/train/lars.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from zerofit.models.trainable import param_groups
+from zerofit.models.trained import TrainedModel
+from zerofit.plan.spec import RunSpec
+from zerofit.predict.optimizers import FLOAT, moments
+
+
+def optimizer_groups(model: TrainedModel, spec: RunSpec) -> list[list[nn.Parameter]]:
+    """The parameters of each group of `zerofit.train.optimizers.make_optimizer`, in its order."""
+    groups: list[list[nn.Parameter]] = [group["params"] for group in param_groups(model, spec)]
+    if spec.recipe.optimizer.name == "lars":
+        return [[parameter] for group in groups for parameter in group]
+    return groups
+
+
+def kept(spec: RunSpec, elements: int) -> int:
+    """Bytes that stay from step to step, of float32 parameters."""
+    return FLOAT * moments(spec.recipe.optimizer) * elements
+
+
+def made(spec: RunSpec, parameters: Sequence[int], *, on_cuda: bool) -> int:
+    """Bytes at the fullest moment of an update of one group, besides parameters, gradients and what is kept.
+
+    `parameters`: elements of each parameter, as the optimizer sees them. AdamW's root of the second moments is of all
+    the group at once in lists; one by one, its quotient comes beside it (adam.py, `denom`).
+    """
+    if not parameters:
+        return 0
+    name, whole, largest = spec.recipe.optimizer.name, sum(parameters), max(parameters)
+    if name == "lars":  # the decayed gradient, and that times the ratio (`Lars.step`)
+        return 2 * FLOAT * largest
+    if name == "sgd":  # the decayed gradient
+        return (FLOAT * (whole if on_cuda else largest)) if spec.recipe.optimizer.weight_decay else 0
+    return FLOAT * whole if on_cuda else 2 * FLOAT * largest
