@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from zerofit.plan.decoder import decoder_of
+from zerofit.plan.decoder import Decoder, decoder_of
 from zerofit.plan.grpo_memory import rollout, scores_twice, scoring
 from zerofit.plan.shapes import known_fields
 from zerofit.plan.spec import RunSpec
@@ -15,7 +15,7 @@ KINDS: dict[str, Kind] = {
     "gathered weights": "gathered",
     "low-precision copies": "gathered",
     "KV cache": "kv_cache",
-    "vLLM": "kv_cache",
+    "vLLM": "other",
     "activations": "activations",
     "logits": "logits",
 }
@@ -55,7 +55,7 @@ def modelled(spec: RunSpec) -> bool:
     return spec.grpo is None or _engine(spec) is not None
 
 
-def _engine(spec: RunSpec) -> Engine | None:
+def _engine(spec: RunSpec) -> Engine[Decoder] | None:
     sizes = decoder_of(known_fields(spec.recipe.model))
     return None if sizes is None else Engine(spec, sizes)
 

@@ -28,10 +28,9 @@ def weights_of(model: nn.Module) -> int:
 
 
 def written(model: nn.Module) -> int:
-    """Bytes that are there besides while `build_model` writes its largest parameter: the whole value in float32.
+    """Bytes that are there besides while `build_model` writes pretrained weights, which come from the host as they are.
 
-    A matrix that is packed into 4 bits is there as it came, in float32, and packed (`PackedLinear.take`).
+    One that is packed into 4 bits is there as it came, in 16 bits, and in float32 (`PackedLinear.take`).
     """
-    packed = {layer.weight: layer.in_features * layer.out_features for _, layer in packed_layers(model)}
-    plain = max((parameter.numel() for parameter in model.parameters() if parameter not in packed), default=0)
-    return rounded(max(4 * plain, 2 * 4 * max(packed.values(), default=0)))
+    whole = (layer.in_features * layer.out_features for _, layer in packed_layers(model))
+    return rounded((2 + 4) * max(whole, default=0))
