@@ -48,7 +48,7 @@ def play(spec: RunSpec, observers: Sequence[Observer] = ()) -> Books:
         watch = Watch(books.device, model, steps.logits, observers)
         enter(books, "init")
         replay.attach(model)
-        with watch:
+        with watch, replay.playing():
             for _ in range(replay.steps):
                 _train(spec, books, replay, model, steps, watch)
             if evaluates(spec):
