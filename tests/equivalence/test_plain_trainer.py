@@ -70,7 +70,7 @@ def launched(spec: RunSpec, name: str) -> dict[str, Any]:
     (directory / "order.json").write_text(json.dumps(order[: STEPS * BATCH].tolist()))
     source, file = directory / "recipe.yaml", directory / "launch.yaml"
     source.write_text(spec.recipe.model_dump_json())
-    said = plan_command(str(source), nproc=2, accelerate=file)
+    _, said = plan_command(str(source), nproc=2, accelerate=file)
     arguments = " ".join(script_arguments(spec))
     assert arguments in said
     job = {"model": directory / "model", "order": directory / "order.json", "out": directory / "out.json"}

@@ -183,7 +183,8 @@ def test_what_each_strategy_and_machine_changes() -> None:
         ({"shape": "vit-tiny"}, 1_000_000, 1920),
         ({"shape": "vit-huge"}, 19_660_800, 12_800),
         ({"kind": "patch_lm", "shape": "qwen3-8b"}, 192_937_984, 40_960),
-        ({"shape": None, "pretrained": "google/vit-base-patch16-224"}, 200_000_000, 100_000),
+        ({"shape": None, "pretrained": "google/vit-base-patch16-224"}, 7_077_888, 7680),
+        ({"shape": None, "pretrained": "someone/some-vit"}, 200_000_000, 100_000),
     ],
 )
 def test_buckets_hold_about_one_block(model: dict[str, Any], bucket: int, persistent: int) -> None:

@@ -12,7 +12,8 @@ from transformers.pytorch_utils import Conv1D
 from zerofit.config.errors import UserError
 from zerofit.config.model import Model
 from zerofit.plan.decoder import decoder_of
-from zerofit.plan.shapes import SHAPES, block_elements, hidden_size, known_fields, resolve_shape
+from zerofit.plan.published import PUBLISHED as PUBLISHED_IDS
+from zerofit.plan.shapes import ENCODERS, SHAPES, block_elements, hidden_size, known_fields, resolve_shape
 
 PUBLISHED = {  # parameters: ViTs without head and pooler, decoders with their (perhaps tied) language head
     "vit-tiny": 5_524_416,
@@ -27,7 +28,26 @@ PUBLISHED = {  # parameters: ViTs without head and pooler, decoders with their (
     "qwen3-14b": 14_768_307_200,
     "deepseek-r1-distill-qwen-1.5b": 1_777_088_000,
     "deepseek-r1-distill-qwen-7b": 7_615_616_512,
+    "deepseek-r1-distill-qwen-14b": 14_770_033_664,
+    "deepseek-r1-distill-qwen-32b": 32_763_876_352,
+    "qwen3-32b": 32_762_123_264,
+    "qwen2.5-0.5b": 494_032_768,
+    "qwen2.5-1.5b": 1_543_714_304,
+    "qwen2.5-3b": 3_085_938_688,
+    "qwen2.5-7b": 7_615_616_512,
+    "qwen2.5-14b": 14_770_033_664,
+    "qwen2.5-32b": 32_763_876_352,
+    "qwen2.5-72b": 72_706_203_648,
+    "llama-3-8b": 8_030_261_248,
+    "llama-3.1-8b": 8_030_261_248,
+    "llama-3.1-70b": 70_553_706_496,
     "llama-3.2-1b": 1_235_814_400,
+    "llama-3.2-3b": 3_212_749_824,
+    "mistral-7b": 7_248_023_552,
+    "mistral-7b-v0.1": 7_241_732_096,
+    "mistral-nemo-12b": 12_247_782_400,
+    "gemma-2-2b": 2_614_341_888,
+    "gemma-2-9b": 9_241_705_984,
     "gpt2": 124_439_808,
 }
 
@@ -91,6 +111,14 @@ def test_mappings_are_taken_as_they_are_and_never_shared() -> None:
     assert first is not None
     first["rope_parameters"]["rope_theta"] = 1.0
     assert SHAPES["qwen3-tiny"]["rope_parameters"]["rope_theta"] == 1e6
+
+
+def test_a_model_of_the_hub_is_known_by_its_id() -> None:
+    for name, shape in PUBLISHED_IDS.items():
+        assert shape in SHAPES or shape in ENCODERS, name
+    fields = known_fields(model(pretrained="Qwen/Qwen3-8B"))
+    assert fields == SHAPES["qwen3-8b"]
+    assert fields is not SHAPES["qwen3-8b"]
 
 
 def test_a_pretrained_models_fields_come_from_its_directory(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from pydantic import model_validator
 from zerofit.config.section import Section
 
 STRATEGIES = ("single", "ddp", "fsdp2", "zero1", "zero2", "zero3", "zeropp")
+REPLICATED = ("single", "ddp")
+"""Those whose ranks hold everything."""
 ZERO_STAGE = {"zero1": 1, "zero2": 2, "zero3": 3, "zeropp": 3}
 StrategyName = Literal["single", "ddp", "fsdp2", "zero1", "zero2", "zero3", "zeropp"]
 
@@ -66,7 +68,7 @@ class Strategy(Section):
         if self.accelerate is not None:
             raise ValueError(f"accelerate names a file that is the whole strategy, and name is {self.name}: drop one")
         where = self.offload
-        if self.name in ("single", "ddp") and (where.optimizer or where.params):
+        if self.name in REPLICATED and (where.optimizer or where.params):
             raise ValueError(f"{self.name} cannot offload: use a ZeRO strategy or fsdp2")
         if self.name == "fsdp2":
             if "nvme" in (where.optimizer, where.params):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -13,14 +14,33 @@ from zerofit.config.load import load_job
 from zerofit.config.schema import Recipe
 from zerofit.config.strategy import ZERO_STAGE
 from zerofit.launch import rundir
-from zerofit.launch.dispatch import count_ranks
-from zerofit.launch.origin import resolve
+from zerofit.launch.alternatives import alternatives
+from zerofit.launch.asked import HERE, Asked, Machine
+from zerofit.launch.predicting import Played, outlooks
+from zerofit.launch.reference import split
 from zerofit.plan.accelerate_write import accelerate_config, deepspeed_config, script_arguments
+from zerofit.plan.answer import Outlook, Plan, StagePlan
+from zerofit.plan.assumed import assumed_facts, missing, said
 from zerofit.plan.build import make_plan
 from zerofit.plan.hardware import detect
-from zerofit.plan.spec import RunSpec, origin_of
+from zerofit.plan.spec import ImageFacts, RunSpec, TextFacts, origin_of
 from zerofit.plan.strategy import resolve_strategy
 from zerofit.report import planned
+from zerofit.report.outlook import table
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A stage, planned."""
+
+    spec: RunSpec
+    machine: Machine
+    ranks_from: str
+    """Who has asked for so many ranks."""
+    assumed: str | None
+    """What was assumed of data that is not there."""
+    weights: str
+    """Where they come from."""
 
 
 def plan(
@@ -29,64 +49,148 @@ def plan(
     *,
     nproc: int | None = None,
     stage: int | None = None,
+    asked: Asked = HERE,
+    played: Played = "own",
     accelerate: Path | None = None,
     deepspeed: Path | None = None,
+    html: Path | None = None,
     force: bool = False,
-) -> str:
-    """The plan of a recipe, or of each of its stages, in words; writes the strategy's files where they are asked for.
+    draft: Callable[[str], None] = lambda text: None,
+) -> tuple[Plan, str]:
+    """The plan of a recipe, or of each of its stages: as it is, and in words; writes the files that are asked for.
 
-    `stage` is the number, from 1, of the one to plan. Raises UserError where `zerofit train` would, where a strategy
-    cannot be said in such a file, and for files that exist, unless `force`.
+    `stage` is the number, from 1, of the one to plan; `asked` another machine than this. Memory is
+    predicted by formulas, and `played` says of which strategies a step is played through besides; `draft` gets what
+    formulas say first. Raises UserError where `zerofit train` would (but for
+    data and weights that are not here), where a strategy cannot be said in such a file, and for files that exist,
+    unless `force`.
     """
     job = load_job(source, overrides)
-    recipes = list(job.stages)
-    if stage is not None:
-        if not 1 <= stage <= len(recipes):
-            raise UserError(f"--stage {stage}: {source} has {len(recipes)} stages, counted from 1")
-        recipes = [recipes[stage - 1]]
-    if len(recipes) > 1 and (accelerate or deepspeed):
+    if stage is None and len(job.stages) > 1 and (accelerate or deepspeed):
         raise UserError(
-            f"{source} has {len(recipes)} stages, each with a strategy of its own: say which with --stage N"
+            f"{source} has {len(job.stages)} stages, each with a strategy of its own: say which with --stage N"
         )
-    words: list[str] = []
-    for recipe in recipes:
-        spec, ranks_from = _planned(recipe, nproc)
-        follows = recipe is not job.stages[0] and recipe.init_from is None
-        weights = "those of the stage before" if follows else origin_of(spec)
-        words += [f"{recipe.name}", planned.table(spec, weights, ranks_from), ""]
-    written = _files(spec, accelerate, deepspeed)
-    for path, _ in written:
+    staged = [
+        staged_plan(recipe, asked, nproc, follows=recipe is not job.stages[0])
+        for recipe in chosen_stages(source, job.stages, stage)
+    ]
+    written = _files(staged[-1].spec, accelerate, deepspeed)
+    for path in (*(path for path, _ in written), *([] if html is None else [html])):
         if path.exists() and not force:
             raise UserError(f"{path} exists: name another file, or give --force to write over it")
+    tables = [planned.table(one.spec, one.weights, one.ranks_from) for one in staged]
+    answer = Plan(recipe=source, stages=tuple(outlook(one, nproc) for one in staged))
+    if played != "none" and any(one.strategies for one in answer.stages):
+        draft(_words(answer, tables))
+        exact = tuple(outlook(one, nproc, played) for one in staged)
+        answer = answer.model_copy(update={"stages": exact})
+    words = [_words(answer, tables)]
     for path, text in written:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         words.append(f"written: {path}")
+    if html is not None:
+        from zerofit.report.page import write  # what draws takes half a second of import
+        from zerofit.report.pages.plan import page
+
+        html.parent.mkdir(parents=True, exist_ok=True)
+        write(page(answer), html)
+        words.append(f"written: {html}")
     if written:
+        spec = staged[-1].spec
         words.append("a script of transformers' Trainer or of TRL does the same with:")
         words.append("  " + " ".join(script_arguments(spec)))
         if spec.recipe.optimizer.name != "adamw":
             words.append(f"  and with an optimizer of its own: {spec.recipe.optimizer.name} is no part of these files")
-    return "\n".join(words).rstrip()
+    return answer, "\n".join(words)
 
 
-def _planned(recipe: Recipe, nproc: int | None) -> tuple[RunSpec, str]:
-    """The plan, and who has asked for so many ranks."""
-    from zerofit.tasks import TASKS
+def chosen_stages(source: str, stages: Sequence[Recipe], number: int | None) -> list[Recipe]:
+    """All of them, or that of `number`, from 1. Raises UserError where there is none."""
+    if number is None:
+        return list(stages)
+    if not 1 <= number <= len(stages):
+        raise UserError(f"--stage {number}: {source} has {len(stages)} stages, counted from 1")
+    return [stages[number - 1]]
 
-    hardware, chosen = detect(), resolve_strategy(recipe)
-    ranks = count_ranks(chosen, nproc, hardware, recipe.train)
-    asked = "--nproc" if nproc is not None else "the strategy's file" if chosen.ranks is not None else None
+
+def staged_plan(recipe: Recipe, asked: Asked, nproc: int | None, *, follows: bool) -> Staged:
+    """The plan of a recipe; `follows`: it is a stage after another. Raises UserError."""
+    why = missing(recipe)
+    facts = assumed_facts(recipe) if why is not None else described(recipe)
+    machine, chosen = asked.machine(detect()), resolve_strategy(recipe)
+    origin, weights = _origin(recipe)
     spec = make_plan(
         recipe,
-        facts=TASKS[recipe.task].describe(recipe),
-        hardware=hardware,
-        ranks=ranks,
+        facts=facts,
+        hardware=machine.hardware,
+        ranks=machine.ranks(chosen, nproc, recipe.train),
         run_dir=next(rundir.candidates(str(recipe.name), recipe.run_dir)),
-        origin=None if recipe.init_from is None else resolve(recipe.init_from),
+        origin=origin,
         chosen=chosen,
+        here=machine.here,
     )
-    return spec, asked or ("one alone" if spec.strategy.name == "single" else "as many as divide the global batch")
+    if weights is None:
+        weights = "those of the stage before" if follows and recipe.init_from is None else origin_of(spec)
+    ranks = "--nproc" if nproc is not None else "the strategy's file" if chosen.ranks is not None else None
+    ranks = ranks or ("one alone" if spec.strategy.name == "single" else "as many as divide the global batch")
+    return Staged(spec, machine, ranks, None if why is None else said(recipe, facts, why), weights)
+
+
+def described(recipe: Recipe) -> ImageFacts | TextFacts:
+    """What the recipe's data holds. Raises UserError."""
+    from zerofit.tasks import TASKS  # torch, which what is assumed does without
+
+    return TASKS[recipe.task].describe(recipe)
+
+
+def _origin(recipe: Recipe) -> tuple[Path | None, str | None]:
+    """Where weights are read from, and what is said of them; weights that are not there yet are no error."""
+    if recipe.init_from is None:
+        return None, None
+    path, _ = split(Path(recipe.init_from).expanduser())
+    if not path.exists():
+        return None, f"{recipe.init_from}, which is not there yet"
+    from zerofit.launch.origin import resolve
+
+    return resolve(recipe.init_from), None
+
+
+def outlook(one: Staged, nproc: int | None, played: Played = "none") -> StagePlan:
+    """What each strategy would need."""
+    spec, batches = one.spec, one.spec.batches
+    found: list[Outlook] = []
+    if spec.hardware.device == "cuda":
+        every = alternatives(spec, one.machine, nproc)
+        found = outlooks(every, one.machine.host_gib, played)
+    return StagePlan(
+        name=str(spec.recipe.name),
+        task=spec.recipe.task,
+        hardware=spec.hardware,
+        host_gib=one.machine.host_gib,
+        precision=spec.precision,
+        ranks=batches.ranks,
+        micro_batch=batches.micro,
+        accumulation=batches.accumulation,
+        global_batch=batches.global_batch,
+        steps=batches.total_steps,
+        assumed=one.assumed,
+        strategies=tuple(found),
+    )
+
+
+def _words(answer: Plan, tables: Sequence[str]) -> str:
+    parts: list[str] = []
+    for one, told in zip(answer.stages, tables, strict=True):
+        parts += [one.name, told]
+        if one.strategies:
+            parts += ["", table(one)]
+        elif one.assumed is not None:
+            parts.append(one.assumed)
+        parts.append("")
+    if all(one.hardware.device == "cpu" for one in answer.stages):
+        parts.append("memory is predicted for GPUs: say which, for example --gpus 2 --gpu-memory 24GiB")
+    return "\n".join(parts).rstrip()
 
 
 def _files(spec: RunSpec, accelerate: Path | None, deepspeed: Path | None) -> list[tuple[Path, str]]:

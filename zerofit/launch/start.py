@@ -15,6 +15,7 @@ from zerofit.launch import pages, rundir, workarounds
 from zerofit.launch.course import Course, find
 from zerofit.launch.dispatch import Launch, count_ranks, dispatch
 from zerofit.launch.environment import outer_world
+from zerofit.launch.predicting import predicted
 from zerofit.launch.recipe import override
 from zerofit.launch.reference import is_run, split
 from zerofit.launch.relocate_zero import is_deepspeed
@@ -23,9 +24,10 @@ from zerofit.launch.restarts import Restarts
 from zerofit.plan.build import make_plan
 from zerofit.plan.files import write_spec
 from zerofit.plan.grpo_advice import advice
+from zerofit.plan.hardware import host_memory_gib
 from zerofit.plan.spec import Hardware, RunSpec
 from zerofit.plan.strategy import resolve_strategy
-from zerofit.report import table
+from zerofit.report import outlook, table
 
 
 def train(
@@ -136,6 +138,8 @@ def begin(
     )
     if origin_step is not None:
         lines = foreign.check(spec)
+    spec, unpredicted = predicted(spec, host_memory_gib())
+    lines += [] if unpredicted is None else [unpredicted]
     run_dir, made = rundir.make(recipe.name, recipe.run_dir)
     lock = rundir.claim(run_dir)
     spec = spec.model_copy(update={"run_dir": run_dir})
@@ -168,6 +172,8 @@ def go_on(
     if source is not None or overrides:
         asked = load_recipe(source, overrides) if source is not None else override(before.recipe, overrides)
     spec = replan(run, before, asked, hardware, ranks)
+    if spec is not before:
+        spec, _ = predicted(spec, host_memory_gib())
     TASKS[spec.recipe.task].restore(spec)
     lock = rundir.claim(spec.run_dir)
     try:
@@ -242,7 +248,7 @@ def _launch(spec: RunSpec, lock: int, arguments: tuple[str, ...], made: tuple[Pa
         logs=spec.run_dir / "logs",
         result=spec.run_dir / "result.json",
         ranks=spec.batches.ranks,
-        headline="\n".join([table.headline(spec), *advice(spec)]),
+        headline="\n".join([table.headline(spec), *(advice(spec) or outlook.line(spec))]),
         lock=lock,
         made=made,
         steps=spec.batches.total_steps,

@@ -205,10 +205,18 @@ def _body(arguments: argparse.Namespace, spec: RunSpec, evaluation: Evaluation |
     if evaluation is None:
         from zerofit.tasks import TASKS
 
-        return TASKS[spec.recipe.task].train(spec, arguments.resume)
+        return beside_prediction(spec, TASKS[spec.recipe.task].train(spec, arguments.resume))
     from zerofit.evaluate.evaluators import EVALUATORS
 
     return {"test": EVALUATORS[spec.recipe.task](spec, evaluation.checkpoint, evaluation.data)}
+
+
+def beside_prediction(spec: RunSpec, figures: dict[str, Any]) -> dict[str, Any]:
+    """A training's figures, with what was predicted of its memory beside what it took, where something was."""
+    measured = figures.get("peak_alloc_gib")
+    if spec.prediction is None or not measured:
+        return figures
+    return {**figures, "prediction": spec.prediction.against(measured)}
 
 
 def prepare_engine(spec: RunSpec) -> None:

@@ -37,20 +37,25 @@ def make_plan(
     origin_step: int | None = None,
     trust: bool = False,
     chosen: Chosen | None = None,
+    here: bool = True,
+    like: RunSpec | None = None,
 ) -> RunSpec:
     """The resolved run of `recipe` on `ranks` ranks; `origin` is what its `init_from` has been found to name.
 
     With `origin_step` training goes on from there, at that step. `chosen` is what its strategy has been found to be;
-    null: it is found out here.
+    null: it is found out here. Without `here` it is for another machine: what is installed on this one does not count.
+    Versions and revision are those of `like`, where it is given, and not looked up.
 
     Raises UserError, one line, where the recipe cannot run so: see `_check_strategy`, and the functions called.
     """
     assert ranks >= 1, "a run has at least one rank"
     chosen = chosen or resolve_strategy(recipe)
     _check_strategy(chosen.strategy.name, hardware, ranks)
-    _check_quantised(recipe)
+    if here:
+        _check_deepspeed(chosen.strategy.name)
+        _check_quantised(recipe)
+        _check_trackers(recipe.track.to)
     hardware = capped(hardware, recipe.hardware.memory_cap)
-    _check_trackers(recipe.track.to)
     precision = resolve_precision(chosen.strategy.precision, hardware)
     batches = make_batches(recipe, facts, ranks)
     _check_profile(recipe, batches.total_steps)
@@ -70,22 +75,26 @@ def make_plan(
         origin_step=origin_step,
         trust=trust,
         deepspeed=make_deepspeed(recipe, chosen, batches, precision, hardware),
-        versions=versions(),
-        git=git_revision(),
+        versions=versions() if like is None else like.versions,
+        git=git_revision() if like is None else like.git,
     )
 
 
 def _check_strategy(name: str, hardware: Hardware, ranks: int) -> None:
-    """Raise UserError where this machine cannot run the strategy on so many ranks."""
+    """Raise UserError where the hardware cannot run the strategy on so many ranks."""
     if name == "single" and ranks > 1:
         raise UserError(f"strategy single runs on 1 rank, not {ranks}: use ddp, fsdp2 or a ZeRO strategy")
     if hardware.device == "cuda" and 0 < hardware.count < ranks:
         gpus = "1 GPU" if hardware.count == 1 else f"{hardware.count} GPUs"
         raise UserError(f"{ranks} ranks need as many GPUs, and this process sees {gpus}: use {hardware.count} or fewer")
-    if name not in ZERO_STAGE:
-        return
     if name == "zeropp" and hardware.device != "cuda":
         raise UserError("strategy zeropp needs NVIDIA GPUs: its quantisation exists as CUDA kernels alone; use zero3")
+
+
+def _check_deepspeed(name: str) -> None:
+    """Raise UserError where the strategy is DeepSpeed's, and that is not installed, or another release."""
+    if name not in ZERO_STAGE:
+        return
     if importlib.util.find_spec("deepspeed") is None:
         raise UserError(f"strategy {name} needs DeepSpeed, which is not installed: {INSTALL_DEEPSPEED}")
     version = importlib.metadata.version("deepspeed")

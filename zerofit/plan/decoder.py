@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from zerofit.plan.shapes import hidden_size
+from zerofit.plan.shapes import hidden_size, is_gated
 
 WITH_QKV_BIAS = ("qwen2",)
 """Families whose config does not say that queries, keys and values have a bias."""
 WITH_QK_NORM = ("qwen3",)
 """Families that normalise queries and keys of each head."""
+WITH_OUTPUT_NORMS = ("gemma2",)
+"""Families that normalise what attention and MLP give, besides what they take."""
 WITH_POSITIONS = ("gpt2",)
 """Families with a table of positions, and biases everywhere."""
 
@@ -100,7 +102,8 @@ class Decoder:
         else:
             biases = self.query_width + 2 * self.key_width if self.bias else 0
             heads = 2 * self.head_dim if self.family in WITH_QK_NORM else 0
-            small, outside = 2 * self.hidden + biases + heads, self.hidden
+            norms = 4 if self.family in WITH_OUTPUT_NORMS else 2
+            small, outside = norms * self.hidden + biases + heads, self.hidden
         return self.layers * small + outside + self.head * (1 if self.tied else 2)
 
     @property
@@ -136,7 +139,7 @@ def decoder_of(fields: Mapping[str, Any] | None) -> Decoder | None:
         key_value=fields.get("num_key_value_heads") or heads,
         head_dim=fields.get("head_dim") or hidden // heads,
         intermediate=fields.get("intermediate_size") or fields.get("n_inner") or 4 * hidden,
-        gated=fields.get("hidden_act") == "silu",
+        gated=is_gated(fields),
         vocabulary=vocabulary,
         tied=bool(fields.get("tie_word_embeddings")),
         bias=bool(fields.get("attention_bias")) or family in WITH_QKV_BIAS,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from zerofit.plan.decoder import WITH_QK_NORM, decoder_of
+from zerofit.plan.decoder import WITH_QK_NORM, Decoder, decoder_of
 from zerofit.plan.hardware import GIB
 from zerofit.plan.shapes import known_fields
 from zerofit.plan.spec import GrpoSizes, RunSpec
@@ -19,8 +19,6 @@ from zerofit.plan.states import FLOAT, Engine, buckets, states, update
 TOKENS, COLUMNS = 4096, 32768
 """TRL 1.16 computes logits in tiles of so many tokens and entries of the vocabulary (kernels/chunked_logprob.py's
 TOKEN_CHUNK_SIZE, trainer/utils.py's _CHUNKED_LOGPROB_CHUNK_SIZE)."""
-LIVE = 1_000_000_000
-"""Elements that ZeRO-3 keeps gathered at most (plan/deepspeed.py)."""
 PREFILL = 4096
 """Tokens of prompts that the engine graph reads at once (generate/step.py); the engine hf reads all."""
 DRAWING = 3 * FLOAT + 8
@@ -48,7 +46,7 @@ def stages(spec: RunSpec) -> tuple[Stage, ...] | None:
         return None
     engine = Engine(spec, sizes)
     found = states(engine)
-    constant = buckets(engine) if engine.stage == 3 else 0
+    constant = buckets(engine) if engine.stage == 3 or engine.name == "ddp" else 0
     always = {
         "weights": found.weights,
         "gradients": found.gradients + constant,
@@ -60,7 +58,7 @@ def stages(spec: RunSpec) -> tuple[Stage, ...] | None:
         every.append(Stage("log-probs", always | scoring(engine, spec.grpo)))
     every.append(Stage("backward", always | backward(engine, spec.grpo)))
     if update(engine):
-        every.append(Stage("update", always | {"flat gradients": update(engine)}))
+        every.append(Stage("update", always | {"optimizer's step": update(engine)}))
     return tuple(every)
 
 
@@ -74,7 +72,7 @@ def scores_twice(spec: RunSpec) -> bool:
     return grpo is not None and (grpo.beta > 0 or spec.rollout_engine == "vllm")
 
 
-def rollout(engine: Engine, sizes: GrpoSizes) -> dict[str, int]:
+def rollout(engine: Engine[Decoder], sizes: GrpoSizes) -> dict[str, int]:
     """While completions are made: whole weights, a static KV cache, and the prompts' forward pass or a step's logits.
 
     KV cache: keys and values of each layer, key-value head and position, in the compute type.
@@ -105,7 +103,7 @@ def rollout_batch(spec: RunSpec) -> int:
     return min(own, spec.recipe.grpo.rollout.batch or own)
 
 
-def scoring(engine: Engine, sizes: GrpoSizes) -> dict[str, int]:
+def scoring(engine: Engine[Decoder], sizes: GrpoSizes) -> dict[str, int]:
     """Log-probs without a gradient, a micro-batch at a time: one block's activations, and a tile of the logits.
 
     A reference of its own is whole meanwhile, as the policy is in a rollout.
@@ -121,7 +119,7 @@ def scoring(engine: Engine, sizes: GrpoSizes) -> dict[str, int]:
     }
 
 
-def backward(engine: Engine, sizes: GrpoSizes) -> dict[str, int]:
+def backward(engine: Engine[Decoder], sizes: GrpoSizes) -> dict[str, int]:
     """Forward and backward of a micro-batch: what is kept for the gradients, and the head's.
 
     The head keeps its input, and makes a tile of logits again, the input's gradient and, where the head is trained, its
@@ -140,7 +138,7 @@ def backward(engine: Engine, sizes: GrpoSizes) -> dict[str, int]:
     }
 
 
-def kept(engine: Engine, tokens: int) -> int:
+def kept(engine: Engine[Decoder], tokens: int) -> int:
     """Bytes that the blocks keep of so many tokens for backward, and the gradients of one block's activations.
 
     With activation checkpointing a block that is computed again keeps its input alone, and one of them is whole.
@@ -154,7 +152,7 @@ def kept(engine: Engine, tokens: int) -> int:
     return tokens * (inputs + blocks + gradients)
 
 
-def saved(engine: Engine) -> int:
+def saved(engine: Engine[Decoder]) -> int:
     """Bytes for a token that autograd saves in one block of a decoder, as transformers writes it.
 
     Norms save their float32 input, attention its queries, output, and keys and values repeated for all heads (a padded
@@ -171,59 +169,60 @@ def saved(engine: Engine) -> int:
     return frozen + inputs + scaled
 
 
-def gathered(engine: Engine) -> int:
+def gathered(engine: Engine[Decoder]) -> int:
     """All weights, which a rollout has whole on every rank: gathered once by ZeRO-3 and FSDP2, else there already."""
     alone = engine.ranks == 1 and engine.stage == 3 and not engine.spec.strategy.offload.params
     return 0 if alone or not engine.sharded else engine.weights(engine.compute)
 
 
-def live(engine: Engine) -> int:
+def live(engine: Engine[Decoder]) -> int:
     """Weights that a forward or backward pass has gathered at most.
 
-    ZeRO-3: up to LIVE elements and the head. FSDP2: a block, the next one on its way, what is of no block, and the head
-    that TRL gathers in float32.
+    ZeRO-3: up to stage3_max_live_parameters elements and the head. FSDP2: a block, the next one on its way, what is of
+    no block, and the head that TRL gathers in float32.
     """
     whole, model = gathered(engine), engine.sizes
     if not whole:
         return 0
     head = model.head * engine.compute
     if engine.stage == 3:
-        return min(whole, LIVE * engine.compute + head)
+        most = (engine.spec.deepspeed or {})["zero_optimization"]["stage3_max_live_parameters"]
+        return int(min(whole, most * engine.compute + head))
     block = engine.weights(engine.compute) - model.rest * engine.compute
     return 2 * block // model.layers + model.rest * engine.compute + model.head * FLOAT
 
 
-def _tokens(engine: Engine, sizes: GrpoSizes) -> tuple[int, int]:
+def _tokens(engine: Engine[Decoder], sizes: GrpoSizes) -> tuple[int, int]:
     """Of a micro-batch whose prompts and completions are the longest: all, and those that are scored."""
     assert engine.spec.recipe.grpo is not None
     micro = engine.spec.batches.micro
     return micro * sizes.length, micro * engine.spec.recipe.grpo.sampling.max_tokens
 
 
-def _stream(engine: Engine) -> int:
+def _stream(engine: Engine[Decoder]) -> int:
     """Bytes of an element that flows between blocks."""
     return FLOAT if engine.autocast else engine.compute
 
 
-def _passing(engine: Engine, tokens: int) -> int:
+def _passing(engine: Engine[Decoder], tokens: int) -> int:
     """A forward pass without a gradient: what flows between blocks, and one block's largest activations."""
     model = engine.sizes
     return tokens * (2 * _stream(engine) * model.hidden + engine.compute * (3 * model.intermediate + model.hidden))
 
 
-def _mask(engine: Engine, sizes: GrpoSizes) -> int:
+def _mask(engine: Engine[Decoder], sizes: GrpoSizes) -> int:
     """The causal mask of a padded batch, written out, and as attention adds it."""
     return engine.spec.batches.micro * sizes.length**2 * (1 + engine.compute)
 
 
-def _tile(engine: Engine, scored: int) -> int:
+def _tile(engine: Engine[Decoder], scored: int) -> int:
     """A tile of logits, and the slice of the head that it comes from where that is cast."""
     columns = min(COLUMNS, engine.sizes.vocabulary)
     cast = 0 if engine.held == engine.compute or engine.quantised else columns * engine.sizes.hidden * engine.compute
     return min(scored, TOKENS) * columns * engine.compute + cast
 
 
-def _cast(engine: Engine) -> int:
+def _cast(engine: Engine[Decoder]) -> int:
     """Float32 weights of linear layers in the compute type, while a model is whole (train/rollout_weights.py)."""
     if not engine.autocast:
         return 0
@@ -231,7 +230,7 @@ def _cast(engine: Engine) -> int:
     return (model.matrices + adapters + (0 if model.tied else model.head)) * engine.compute
 
 
-def _copies(engine: Engine, *, every_block: bool) -> int:
+def _copies(engine: Engine[Decoder], *, every_block: bool) -> int:
     """Copies of float32 weights in the compute type under autocast.
 
     Trained ones are kept for as long as autocast lasts; frozen ones, where gradients flow through them, until backward:
@@ -247,6 +246,6 @@ def _copies(engine: Engine, *, every_block: bool) -> int:
     return (blocks + model.head) * engine.compute
 
 
-def _dequantised(engine: Engine) -> int:
+def _dequantised(engine: Engine[Decoder]) -> int:
     """The 4-bit matrix that is computed with, in the compute type: one at a time (bitsandbytes' MatMul4Bit)."""
     return engine.sizes.largest_matrix * engine.compute if engine.quantised else 0

@@ -59,7 +59,7 @@ def detect() -> Hardware:
 def cpu() -> Hardware:
     """This machine's CPU, whatever else there is."""
     return Hardware(
-        device="cpu", count=1, name=_cpu_name(), memory_gib=_host_memory_gib(), capability=None, cpus=_cpus()
+        device="cpu", count=1, name=_cpu_name(), memory_gib=host_memory_gib(), capability=None, cpus=_cpus()
     )
 
 
@@ -81,7 +81,7 @@ def _gpu(row: str) -> Gpu:
             f"cannot read nvidia-smi's line {row!r} as {QUERY}: set ZEROFIT_DEVICE=cpu to train without GPUs"
         ) from None
     # GPUs that share the host's memory report none of their own.
-    memory_gib = float(memory) / 1024 if memory.isdigit() else _host_memory_gib()
+    memory_gib = float(memory) / 1024 if memory.isdigit() else host_memory_gib()
     return Gpu(index, uuid, name, round(memory_gib, 2), (major, minor), mig == "Enabled")
 
 
@@ -146,7 +146,7 @@ def _cpu_name() -> str:
     return found[1].strip() if found else platform.processor() or platform.machine()
 
 
-def _host_memory_gib() -> float:
+def host_memory_gib() -> float:
     """Of the host, or of the container where that is less."""
     size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:

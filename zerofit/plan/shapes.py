@@ -14,6 +14,7 @@ from typing import Any
 
 from zerofit.config.errors import UserError, did_you_mean
 from zerofit.config.model import Model
+from zerofit.plan.published import PUBLISHED
 
 Shape = dict[str, Any]
 
@@ -70,9 +71,19 @@ def _qwen3(hidden: int, layers: int, heads: int, intermediate: int, *, tied: boo
     return fields | other
 
 
-def _r1_qwen2(hidden: int, layers: int, heads: int, key_value: int, intermediate: int, vocabulary: int) -> Shape:
-    """DeepSeek-R1-Distill-Qwen: Qwen2.5-Math's shape; queries, keys and values have a bias in all of that family."""
-    return {
+def _qwen2(
+    hidden: int,
+    layers: int,
+    heads: int,
+    key_value: int,
+    intermediate: int,
+    vocabulary: int,
+    *,
+    tied: bool,
+    **other: Any,
+) -> Shape:
+    """Qwen2.5; queries, keys and values have a bias in all of that family."""
+    fields = {
         "model_type": "qwen2",
         "hidden_size": hidden,
         "num_hidden_layers": layers,
@@ -81,37 +92,91 @@ def _r1_qwen2(hidden: int, layers: int, heads: int, key_value: int, intermediate
         "intermediate_size": intermediate,
         "hidden_act": "silu",
         "rms_norm_eps": 1e-6,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
-        "max_position_embeddings": 131072,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
+        "max_position_embeddings": 32768,
+        "vocab_size": vocabulary,
+        "tie_word_embeddings": tied,
+    }
+    return fields | other
+
+
+def _r1_qwen2(*sizes: int, theta: float, eps: float = 1e-6) -> Shape:
+    """DeepSeek-R1-Distill-Qwen: of the two smaller ones the shape of Qwen2.5-Math, of the others Qwen2.5's."""
+    rope = {"rope_type": "default", "rope_theta": theta}
+    positions: dict[str, Any] = {"max_position_embeddings": 131072, "rope_parameters": rope, "rms_norm_eps": eps}
+    return _qwen2(*sizes, tied=False, **positions)
+
+
+def _llama3(hidden: int, layers: int, heads: int, intermediate: int, *, tied: bool, factor: float | None) -> Shape:
+    """Llama 3; from 3.1 on positions are scaled by `factor`."""
+    scaled = {
+        "rope_type": "llama3",
+        "rope_theta": 500_000.0,
+        "factor": factor,
+        "high_freq_factor": 4.0,
+        "low_freq_factor": 1.0,
+        "original_max_position_embeddings": 8192,
+    }
+    return {
+        "model_type": "llama",
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": 8,
+        "head_dim": hidden // heads,
+        "intermediate_size": intermediate,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 500_000.0} if factor is None else scaled,
+        "max_position_embeddings": 8192 if factor is None else 131072,
+        "vocab_size": 128256,
+        "tie_word_embeddings": tied,
+        "attention_bias": False,
+        "mlp_bias": False,
+    }
+
+
+def _mistral(hidden: int, layers: int, vocabulary: int, *, theta: float, window: int | None, context: int) -> Shape:
+    return {
+        "model_type": "mistral",
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "intermediate_size": 14336,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": {"rope_type": "default", "rope_theta": theta},
+        "sliding_window": window,
+        "max_position_embeddings": context,
         "vocab_size": vocabulary,
         "tie_word_embeddings": False,
     }
 
 
-_LLAMA_3_2_1B: Shape = {
-    "model_type": "llama",
-    "hidden_size": 2048,
-    "num_hidden_layers": 16,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "head_dim": 64,
-    "intermediate_size": 8192,
-    "hidden_act": "silu",
-    "rms_norm_eps": 1e-5,
-    "rope_parameters": {
-        "rope_type": "llama3",
-        "rope_theta": 500_000.0,
-        "factor": 32.0,
-        "high_freq_factor": 4.0,
-        "low_freq_factor": 1.0,
-        "original_max_position_embeddings": 8192,
-    },
-    "max_position_embeddings": 131072,
-    "vocab_size": 128256,
-    "tie_word_embeddings": True,
-    "attention_bias": False,
-    "mlp_bias": False,
-}
+def _gemma2(hidden: int, layers: int, heads: int, key_value: int, intermediate: int) -> Shape:
+    return {
+        "model_type": "gemma2",
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": key_value,
+        "head_dim": 256,
+        "intermediate_size": intermediate,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
+        "query_pre_attn_scalar": 256,
+        "sliding_window": 4096,
+        "attn_logit_softcapping": 50.0,
+        "final_logit_softcapping": 30.0,
+        "max_position_embeddings": 8192,
+        "vocab_size": 256000,
+        "tie_word_embeddings": True,
+        "attention_bias": False,
+    }
+
 
 _GPT2: Shape = {
     "model_type": "gpt2",
@@ -139,9 +204,28 @@ SHAPES: dict[str, Shape] = {
     "qwen3-4b": _qwen3(2560, 36, 32, 9728, tied=True),
     "qwen3-8b": _qwen3(4096, 36, 32, 12288, tied=False),
     "qwen3-14b": _qwen3(5120, 40, 40, 17408, tied=False),
-    "deepseek-r1-distill-qwen-1.5b": _r1_qwen2(1536, 28, 12, 2, 8960, 151936),
-    "deepseek-r1-distill-qwen-7b": _r1_qwen2(3584, 28, 28, 4, 18944, 152064),
-    "llama-3.2-1b": _LLAMA_3_2_1B,
+    "qwen3-32b": _qwen3(5120, 64, 64, 25600, tied=False),
+    "qwen2.5-0.5b": _qwen2(896, 24, 14, 2, 4864, 151936, tied=True),
+    "qwen2.5-1.5b": _qwen2(1536, 28, 12, 2, 8960, 151936, tied=True),
+    "qwen2.5-3b": _qwen2(2048, 36, 16, 2, 11008, 151936, tied=True),
+    "qwen2.5-7b": _qwen2(3584, 28, 28, 4, 18944, 152064, tied=False),
+    "qwen2.5-14b": _qwen2(5120, 48, 40, 8, 13824, 152064, tied=False),
+    "qwen2.5-32b": _qwen2(5120, 64, 40, 8, 27648, 152064, tied=False),
+    "qwen2.5-72b": _qwen2(8192, 80, 64, 8, 29568, 152064, tied=False),
+    "deepseek-r1-distill-qwen-1.5b": _r1_qwen2(1536, 28, 12, 2, 8960, 151936, theta=10_000.0),
+    "deepseek-r1-distill-qwen-7b": _r1_qwen2(3584, 28, 28, 4, 18944, 152064, theta=10_000.0),
+    "deepseek-r1-distill-qwen-14b": _r1_qwen2(5120, 48, 40, 8, 13824, 152064, theta=1_000_000.0, eps=1e-5),
+    "deepseek-r1-distill-qwen-32b": _r1_qwen2(5120, 64, 40, 8, 27648, 152064, theta=1_000_000.0, eps=1e-5),
+    "llama-3-8b": _llama3(4096, 32, 32, 14336, tied=False, factor=None),
+    "llama-3.1-8b": _llama3(4096, 32, 32, 14336, tied=False, factor=8.0),
+    "llama-3.1-70b": _llama3(8192, 80, 64, 28672, tied=False, factor=8.0),
+    "llama-3.2-1b": _llama3(2048, 16, 32, 8192, tied=True, factor=32.0),
+    "llama-3.2-3b": _llama3(3072, 28, 24, 8192, tied=True, factor=32.0),
+    "mistral-7b": _mistral(4096, 32, 32768, theta=1_000_000.0, window=None, context=32768),
+    "mistral-7b-v0.1": _mistral(4096, 32, 32000, theta=10_000.0, window=4096, context=32768),
+    "mistral-nemo-12b": _mistral(5120, 40, 131072, theta=1_000_000.0, window=None, context=131072),
+    "gemma-2-2b": _gemma2(2304, 26, 8, 4, 9216),
+    "gemma-2-9b": _gemma2(3584, 42, 16, 8, 14336),
     "gpt2": _GPT2,
 }
 
@@ -149,6 +233,7 @@ ENCODERS: dict[str, Shape] = {
     "dinov2-small": _dinov2(384, 12, 6),
     "dinov2-base": _dinov2(768, 12, 12),
     "dinov2-large": _dinov2(1024, 24, 16),
+    "dinov2-giant": _dinov2(1536, 40, 24) | {"use_swiglu_ffn": True},
     **{name: fields for name, fields in SHAPES.items() if fields["model_type"] == "vit"},
 }
 """What may be the image encoder of a `cad_mllm`."""
@@ -182,14 +267,23 @@ def resolve_shape(model: Model) -> Shape | None:
 _OTHER_KIND = {True: "use model_type vit, or model.kind patch_lm", False: "use a decoder's, or model.kind vit"}
 
 
+def published_shape(name: str) -> Shape | None:
+    """The shape of a model of the hub, by its id in any case; None for one that is not known here."""
+    known = PUBLISHED.get(name.lower())
+    return None if known is None else copy.deepcopy({**SHAPES, **ENCODERS}[known])
+
+
 def known_fields(model: Model) -> Shape | None:
-    """The shape's fields, or those of a pretrained model's local config.json; None where neither is at hand."""
+    """The shape's fields, or those of a pretrained model: of its local config.json, or as it is known by its hub id.
+
+    None where none of that is at hand.
+    """
     if model.pretrained is None:
         return resolve_shape(model)
     try:
         fields = json.loads((Path(model.pretrained) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None  # a hub id, or a directory that the models room will complain about
+        return published_shape(model.pretrained)  # or a directory that the models room will complain about
     return fields if isinstance(fields, dict) else None
 
 
@@ -199,11 +293,20 @@ def hidden_size(fields: Mapping[str, Any] | None) -> int | None:
     return width if isinstance(width, int) else None
 
 
+GATED = ("gemma", "llama", "mistral", "olmo", "qwen", "smollm")
+"""How families begin whose MLP has three matrices, whatever their activation."""
+
+
+def is_gated(fields: Mapping[str, Any]) -> bool:
+    """Whether the MLP has three matrices."""
+    return fields.get("hidden_act") == "silu" or str(fields.get("model_type")).startswith(GATED)
+
+
 def block_elements(fields: Mapping[str, Any] | None) -> int | None:
     """Weight elements of one transformer block, without biases and norms; None where the fields do not say.
 
     Attention: q and o are hidden x (heads x head_dim), k and v hidden x (key-value heads x head_dim).
-    MLP: two matrices hidden x intermediate, three where it is gated (hidden_act silu).
+    MLP: two matrices hidden x intermediate, three where it is gated.
     """
     hidden = hidden_size(fields)
     if fields is None or hidden is None:
@@ -212,5 +315,5 @@ def block_elements(fields: Mapping[str, Any] | None) -> int | None:
     head_dim = fields.get("head_dim") or hidden // heads
     key_value = fields.get("num_key_value_heads") or heads
     intermediate = fields.get("intermediate_size") or fields.get("n_inner") or 4 * hidden
-    matrices = 3 if fields.get("hidden_act") == "silu" else 2
+    matrices = 3 if is_gated(fields) else 2
     return int(2 * hidden * head_dim * (heads + key_value) + matrices * hidden * intermediate)

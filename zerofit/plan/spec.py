@@ -10,6 +10,7 @@ from pydantic import Field
 from zerofit.config.schema import Recipe
 from zerofit.config.section import Section
 from zerofit.config.strategy import Strategy, StrategyName
+from zerofit.plan.prediction import Prediction
 
 
 class ImageFacts(Section):
@@ -191,6 +192,8 @@ class RunSpec(Section):
     """Whether pickles in `origin` may be read that need more than tensors and plain values (`--trust`)."""
     deepspeed: dict[str, Any] | None
     """Exactly what DeepSpeed is given; null for other engines."""
+    prediction: Prediction | None = None
+    """What memory and time were expected when the run was planned; null: none could be made, as on a CPU."""
     versions: dict[str, str]
     """Versions of python, zerofit and the libraries whose numbers matter."""
     git: str | None

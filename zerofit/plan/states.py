@@ -8,9 +8,9 @@ masters, for gradients added up over micro-batches in float32, and for the bucke
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass
+from typing import Generic, Protocol, TypeVar
 
-from zerofit.config.strategy import ZERO_STAGE
-from zerofit.plan.decoder import Decoder
+from zerofit.config.strategy import REPLICATED, ZERO_STAGE
 from zerofit.plan.spec import RunSpec
 
 BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
@@ -39,12 +39,36 @@ class States:
         return sum(astuple(self))
 
 
+class Sizes(Protocol):
+    """How large a model is, in elements."""
+
+    @property
+    def parameters(self) -> int:
+        """All, adapters apart."""
+
+    @property
+    def matrices(self) -> int:
+        """Of linear layers that a 4-bit base holds in 4 bits."""
+
+    @property
+    def rest(self) -> int:
+        """All others."""
+
+    def adapters(self, rank: int, targets: str) -> int:
+        """Of LoRA adapters."""
+
+
+S = TypeVar("S", bound=Sizes, covariant=True)
+
+
 @dataclass(frozen=True)
-class Engine:
+class Engine(Generic[S]):
     """What decides on them."""
 
     spec: RunSpec
-    sizes: Decoder
+    sizes: S
+    counted: int | None = None
+    """Elements with a gradient; null: the adapters', or all."""
 
     @property
     def name(self) -> str:
@@ -69,7 +93,7 @@ class Engine:
     @property
     def autocast(self) -> bool:
         """Whether weights are cast at each use, and what flows between blocks is float32."""
-        return self.name in ("single", "ddp") and self.compute < FLOAT and not self.quantised
+        return self.name in REPLICATED and self.compute < FLOAT and not self.quantised
 
     @property
     def quantised(self) -> bool:
@@ -88,9 +112,16 @@ class Engine:
 
     @property
     def trained(self) -> int:
-        """Elements with a gradient: the adapters', or all, whatever `model.trainable` freezes."""
+        """Elements with a gradient: as they were counted, else the adapters', or all, whatever rules freeze."""
+        if self.counted is not None:
+            return self.counted
+        return self.added if self.adapted else self.sizes.parameters
+
+    @property
+    def added(self) -> int:
+        """Elements of adapters."""
         lora = self.spec.recipe.model.lora
-        return self.sizes.parameters if lora is None else self.sizes.adapters(lora.rank, lora.targets)
+        return 0 if lora is None else self.sizes.adapters(lora.rank, lora.targets)
 
     @property
     def adapted(self) -> bool:
@@ -106,12 +137,12 @@ class Engine:
         """Bytes of all weights at `size` an element; a 4-bit base, without its scales, and what is around it, are as
         they are.
         """
-        sizes, adapters = self.sizes, self.trained if self.adapted else 0
+        sizes, adapters = self.sizes, self.added
         matrices = sizes.matrices * (PACKED if self.quantised else size)
         return round(matrices + sizes.rest * (self.compute if self.quantised else size) + adapters * size)
 
 
-def states(engine: Engine) -> States:
+def states(engine: Engine[Sizes]) -> States:
     """What stays on a rank's device from step to step."""
     strategy = engine.spec.strategy
     trained, ranks = engine.trained, engine.ranks
@@ -123,28 +154,44 @@ def states(engine: Engine) -> States:
     master = FLOAT if engine.stage else 0
     whole = engine.weights(engine.held)
     away = strategy.offload.optimizer is not None
+    # Float32 sums of ZeRO-1 and 2 stay on the device until the step; of ZeRO-1 whole, where nothing is offloaded.
+    summed = FLOAT * trained // ranks if several and engine.stage in (1, 2) else 0
     wanted = engine.spec.recipe.grpo is not None and engine.spec.recipe.grpo.beta > 0 and not engine.adapted
     return States(
         weights=engine.scales + (0 if strategy.offload.params else whole // shares),
-        gradients=0 if away else gradient * trained // (1 if engine.stage == 1 else spread),
+        gradients=summed if away else gradient * trained // (1 if engine.stage == 1 else spread),
         optimizer=0 if away else (FLOAT * moments + master) * trained // spread,
         reference=whole // shares if wanted else 0,
     )
 
 
-def buckets(engine: Engine) -> int:
-    """Bytes that DeepSpeed reduces gradients in: two buckets where communication overlaps (stage_1_and_2.py:3256)."""
+def buckets(engine: Engine[Sizes]) -> int:
+    """Bytes that gradients are reduced in.
+
+    DDP copies all of them, in float32. DeepSpeed has two buckets where communication overlaps (stage_1_and_2.py:3256).
+    """
+    if engine.name == "ddp":
+        return FLOAT * engine.trained if engine.ranks > 1 else 0
     settings = (engine.spec.deepspeed or {}).get("zero_optimization", {})
     copies = 2 if settings.get("overlap_comm") else 1
     return int(copies * settings.get("reduce_bucket_size", 0) * engine.compute)
 
 
-def update(engine: Engine) -> int:
-    """Bytes that come and go in the optimizer's step: ZeRO's flat gradients and their float32 copies.
+def update(engine: Engine[Sizes]) -> int:
+    """Bytes that come and go in the optimizer's step, beyond its gradients.
 
-    For ZeRO-1 and 2 six bytes an element of the share, for ZeRO-3 of a sub-group (stage_1_and_2.py:3117, stage3.py).
+    ZeRO makes gradients flat and float32: 6 bytes an element of the share, under ZeRO-3 of a sub-group, or 4 where they
+    are float32 sums (stage_1_and_2.py:3117, stage3.py). torch's AdamW then holds the root of its second moments, of all
+    that it steps at once (torch/optim/adam.py, `_multi_tensor_adam`): 4 bytes, beside the 4 of what ZeRO has made. Sums
+    are gone by then; reduced gradients lie in a buffer that is not.
     """
-    if not engine.stage or engine.spec.strategy.offload.optimizer is not None:
+    if engine.spec.strategy.offload.optimizer is not None:
         return 0
-    share = engine.trained // engine.ranks
-    return 6 * (min(share, SUB_GROUP) if engine.stage == 3 else share)
+    spread = engine.ranks if engine.stage or engine.name == "fsdp2" else 1
+    share = engine.trained // spread
+    root = FLOAT if engine.spec.recipe.optimizer.name == "adamw" else 0
+    if not engine.stage:
+        return root * share
+    if engine.stage < 3 and engine.spec.batches.accumulation > 1:
+        return max(FLOAT, root) * share
+    return max(engine.compute + FLOAT, FLOAT + root) * (min(share, SUB_GROUP) if engine.stage == 3 else share)

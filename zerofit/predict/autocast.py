@@ -70,11 +70,13 @@ def float32(op: Any, *args: Any, **options: Any) -> Any:
 
 
 def float32_result(op: Any, *args: Any, **options: Any) -> Any:
-    """`op` that is asked for a result in float32 where its first argument is of lower precision."""
-    if args[0].is_floating_point() and args[0].dtype != torch.float64 and options.get("dtype") is None:
-        options["dtype"] = torch.float32
+    """`op` with a result in float32, where its first argument is of lower precision and no type is asked for."""
+    names = [argument.name for argument in op._schema.arguments]
+    given = dict(zip(names, args, strict=False)) | options
+    if args[0].is_floating_point() and args[0].dtype != torch.float64 and given.get("dtype") is None:
+        given["dtype"] = torch.float32
     with _without_autocast():
-        return op(*args, **options)
+        return op(args[0], **{name: value for name, value in given.items() if name != names[0]})
 
 
 def _of(dtype: torch.dtype, op: Any, args: Any, options: Any) -> Any:

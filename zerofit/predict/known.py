@@ -12,7 +12,6 @@ from torch import Tensor
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._mode_utils import no_dispatch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
 MOST = 2**22
@@ -22,38 +21,33 @@ MAKERS = {
     aten.zeros.default,
 }  # fmt: skip
 """Operations that make a tensor of numbers alone."""
+NONE: Mapping[str, Any] = {}
 
 
-class Knowing(TorchDispatchMode):
-    """Whole numbers that are made out of nothing are known, as is all that follows from what is known.
+class KnowingMode(FakeTensorMode):
+    """A fake mode in which whole numbers that are made out of nothing are known, as is all that follows from them.
 
-    The fake mode does the second, once it may remember more than one element (see `remembering`); but it would compute
-    results before it sees that they are too large to be kept.
+    The second the fake mode does by itself, once it may remember more than one element (see `remembering`); but it
+    would compute results before it sees that they are too large to be kept.
     """
 
-    def __init__(self, mode: FakeTensorMode) -> None:
-        super().__init__()
-        self.mode = mode
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        given = kwargs or {}
-        if func in MAKERS and not _floating(args, given):
-            made = func(*args, **given)
+    def dispatch(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] = NONE) -> Any:
+        """As the fake mode's."""
+        if func in MAKERS:
+            made: Any = super().dispatch(func, types, args, kwargs)
             if made.numel() > MOST or made.is_floating_point():
                 return made
             with no_dispatch():
-                real = func(*args, **given)
-            return known(real, self.mode)
+                real = func(*args, **kwargs)
+            return known(real, self)
         told = [one for one in args if isinstance(one, FakeTensor) and one.constant is not None]
         if len(told) < 2 or _together(told) <= MOST:
-            return func(*args, **given)
+            return super().dispatch(func, types, args, kwargs)
         values = [one.constant for one in told]
         for one in told:
             one.constant = None
         try:
-            return func(*args, **given)
+            return super().dispatch(func, types, args, kwargs)
         finally:
             for one, value in zip(told, values, strict=True):
                 one.constant = value
@@ -72,9 +66,12 @@ def known(value: Tensor, mode: FakeTensorMode) -> FakeTensor:
     return mode.fake_tensor_converter.from_real_tensor(mode, value, make_constant=True)
 
 
-def _floating(args: Sequence[Any], given: Mapping[str, Any]) -> bool:
-    dtype = given.get("dtype")
-    return (dtype is not None and dtype.is_floating_point) or any(isinstance(one, float) for one in args)
+def without_memory(batch: Mapping[str, Tensor], mode: FakeTensorMode) -> dict[str, Tensor]:
+    """A batch as it is on the device: of ids, labels, masks and positions the values are known."""
+    return {
+        name: known(value, mode) if value.dtype == torch.int64 and value.numel() <= MOST else mode.from_tensor(value)
+        for name, value in batch.items()
+    }
 
 
 def _together(tensors: Sequence[Tensor]) -> int:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from zerofit.models.trained import TrainedModel
 from zerofit.plan.spec import RunSpec
 from zerofit.predict.batches import Batch
+from zerofit.predict.replay import Replay
 
 Forward = Callable[..., Any]
 """The model as its engine calls it."""
@@ -23,15 +24,19 @@ class Steps(ABC):
     logits: tuple[int, ...] = ()
     """Last dimensions of tensors that hold logits."""
 
-    def __init__(self, spec: RunSpec, mode: FakeTensorMode) -> None:
-        self.spec, self.mode = spec, mode
+    def __init__(self, spec: RunSpec) -> None:
+        self.spec = spec
+
+    def on_gpu(self, replay: Replay) -> AbstractContextManager[None]:
+        """Has what the task calls besides the model take what it takes on a GPU, of that engine."""
+        return nullcontext()
 
     def prepare(self, model: TrainedModel) -> None:
         """What the trainer does with the model before an engine takes it."""
 
     @abstractmethod
     def batch(self, rows: int, *, training: bool) -> Batch:
-        """A micro-batch on the device."""
+        """A micro-batch, with values; to be made where tensors have memory."""
 
     @abstractmethod
     def loss(self, forward: Forward, batch: Batch) -> Tensor:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -14,6 +14,8 @@ from zerofit.models.quantised import scale_tensors
 from zerofit.predict.ledger import Account, Kind, Ledger
 from zerofit.predict.sizes import rounded
 from zerofit.predict.workspaces import WORKSPACES
+
+DEVICE = torch.ops.prim.device.default
 
 
 class Observer(Protocol):
@@ -37,7 +39,6 @@ class Watch(TorchDispatchMode):
         super().__init__()
         self.ledger, self.observers = ledger, observers
         self._logits = frozenset(logits)
-        self._kind: Kind = "activations"
         held = [*model.parameters(), *model.buffers(), *scale_tensors(model)]
         self._left_out = {tensor.untyped_storage()._cdata for tensor in held}
         self._known: dict[int, tuple[weakref.ref[Any], Account]] = {}
@@ -45,9 +46,15 @@ class Watch(TorchDispatchMode):
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(self._complete)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and telling so at each operation takes as long as the rest
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        if func is DEVICE:  # half of all calls, which make nothing
+            return args[0].fake_device
         outputs = func(*args, **(kwargs or {}))
         if isinstance(outputs, Tensor):
             self.book(outputs)
@@ -55,13 +62,14 @@ class Watch(TorchDispatchMode):
             for one in outputs:
                 if isinstance(one, Tensor):
                     self.book(one)
-        if func in WORKSPACES:
-            self.ledger.open("other", WORKSPACES[func](*args)).close()
+        workspace = WORKSPACES.get(func.name())
+        if workspace is not None:
+            self.ledger.open("other", workspace(*args)).close()
         for observer in self.observers:
             observer.op(func, args, outputs)
         return outputs
 
-    def book(self, tensor: Tensor) -> None:
+    def book(self, tensor: Tensor, kind: Kind = "activations") -> None:
         """Count what `tensor` lies in, unless it is counted already."""
         storage = tensor.untyped_storage()
         key: int = storage._cdata
@@ -69,18 +77,16 @@ class Watch(TorchDispatchMode):
             return
         size = rounded(storage.nbytes())
         if size:
-            kind: Kind = "logits" if tensor.dim() > 1 and tensor.shape[-1] in self._logits else self._kind
+            if tensor.dim() in (2, 3) and tensor.shape[-1] in self._logits:
+                kind = "logits"
             account = self.ledger.open(kind, size)
             self._known[key] = weakref.ref(storage, self._forgetting(key, account)), account
 
-    @contextmanager
-    def booking(self, kind: Kind) -> Iterator[None]:
-        """What is made here, and is not logits, is of this kind."""
-        before, self._kind = self._kind, kind
-        try:
-            yield
-        finally:
-            self._kind = before
+    def taken(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`batch`, which is on the device from now on."""
+        for tensor in batch.values():
+            self.book(tensor, "other")
+        return batch
 
     def _forgetting(self, key: int, account: Account) -> Callable[[Any], None]:
         def forget(_: Any) -> None:

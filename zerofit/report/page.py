@@ -33,7 +33,11 @@ def write_page(source: Path, output: Path | None = None) -> Path:
     Returns its path. Raises UserError where there is nothing to show, or something damaged.
     """
     made, path = _made(source)
-    path = output or path
+    return write(made, output or path)
+
+
+def write(made: Page, path: Path) -> Path:
+    """Write a page, whole or not at all; its path."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         part.write_text(render(made), encoding="utf-8")

@@ -131,7 +131,9 @@ def _figures(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         how = "found" if made["reused"] else f"computed, {made['images_s']:,.0f} images/s"
         rows.append(("features", f"{how}; {made['directory']}"))
     if result.get("peak_alloc_gib") is not None:
-        rows.append(("peak memory", f"{result['peak_alloc_gib']:.2f} GiB per rank"))
+        found = result.get("prediction")
+        said = "" if found is None else f"; {found['peak_gib']:.2f} were predicted ({100 * found['error']:+.1f} %)"
+        rows.append(("peak memory", f"{result['peak_alloc_gib']:.2f} GiB per rank{said}"))
     if result.get("samples_s") is not None:
         rows.append(("speed", f"{result['samples_s']:.1f} samples/s"))
     if "wall_s" in result:

@@ -12,7 +12,7 @@ import numpy as np
 
 from zerofit.plan.files import read_spec
 from zerofit.plan.spec import RunSpec
-from zerofit.report.pages import completions, configuration, evaluation, language, predictions, shapes, timeline
+from zerofit.report.pages import completions, configuration, evaluation, language, memory, predictions, shapes, timeline
 from zerofit.report.pages.curves import curves
 from zerofit.report.pages.files import Column, columns, finite, lines, mapping
 from zerofit.report.pages.parts import Figure, Page, Part, Section, Table, Tone
@@ -126,6 +126,8 @@ def headline(run: Run) -> list[Figure]:
         kind = "allocated on" if spec.hardware.device == "cuda" else "resident, of"
         reserved = finite(result.get("peak_reserved_gib"))
         note = f"{kind} {spec.hardware.memory_gib:,.0f} GiB" + (f"; {reserved:.2f} reserved" if reserved else "")
+        if spec.prediction is not None:
+            note += f"; {spec.prediction.peak_gib:.2f} predicted"
         figures.append(Figure("Peak memory per rank", fixed(memory), "GiB", note))
     speed = finite(result.get("samples_s"))
     if speed is not None:
@@ -218,6 +220,13 @@ def written(run: Run) -> Section | None:
     return completions.section(run.directory)
 
 
+def remembered(run: Run) -> Section | None:
+    """What the peak of memory was predicted to be for, and what it was."""
+    if run.spec.prediction is None:
+        return None
+    return memory.section(run.spec, run.spec.prediction, run.result)
+
+
 def profile(run: Run) -> Section | None:
     """Where a step's time went, where it was traced."""
     return timeline.section(run.directory / "profile" / "trace.json")
@@ -237,6 +246,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     training,
     tested,
     written,
+    remembered,
     profile,
     configured,
     reproduced,
