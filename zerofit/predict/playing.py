@@ -63,17 +63,22 @@ def play(spec: RunSpec, observers: Sequence[Observer] = ()) -> Played:
         steps.prepare(model)
         watch = Watch(books.device, model, steps.logits, observers)
         forward = partial(_called, replay, model)
+
+        def training_batch() -> Batch:
+            return watch.taken(without_memory(training, mode))
+
         enter(books, "init")
         books.device.open("other", multiplying(spec.hardware.capability))
         replay.attach(model)
         books.device.open("weights", reference(spec))
-        with watch:
+        with watch, replay.playing():
             if not extracting:
-                for _ in range(replay.steps):
+                for step in range(replay.steps):
                     if spec.grpo is not None:
                         enter(books, "rollout")
                         play_rollout(spec, books.device)
-                    _train(spec, books, replay, steps, forward, lambda: watch.taken(without_memory(training, mode)))
+                    micro_steps = min(spec.batches.accumulation, MICRO_STEPS) if step == replay.steps - 1 else 1
+                    _train(books, replay, steps, forward, training_batch, micro_steps)
             if spec.grpo is not None:
                 enter(books, "evaluation")
                 play_judging(spec, books.device)
@@ -107,9 +112,8 @@ def enter(books: Books, phase: Phase) -> None:
 
 
 def _train(
-    spec: RunSpec, books: Books, replay: Replay, steps: Steps, forward: Forward, batch: Callable[[], Batch]
+    books: Books, replay: Replay, steps: Steps, forward: Forward, batch: Callable[[], Batch], micro_steps: int
 ) -> None:
-    micro_steps = min(spec.batches.accumulation, MICRO_STEPS)
     for number in range(1, micro_steps + 1):
         enter(books, "forward")
         replay.begin_micro_step(last=number == micro_steps)

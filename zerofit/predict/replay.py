@@ -59,6 +59,10 @@ class Replay(ABC):
         `parameter.grad` to null, so that autograd's own tensor is counted for as long as it is there and no longer.
         """
 
+    def playing(self) -> AbstractContextManager[object]:
+        """Around all of it, once the model is attached: what the engine has changed in libraries."""
+        return nullcontext()
+
     def computing(self) -> AbstractContextManager[object]:
         """Around forward passes: autocast where the engine uses that."""
         return nullcontext()
