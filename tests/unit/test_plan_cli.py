@@ -30,7 +30,7 @@ def _recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def call(*words: str) -> Result:
-    return CliRunner().invoke(cli.app, ["plan", "r.yaml", *words])
+    return CliRunner().invoke(cli.app, ["plan", "r.yaml", "--quick", *words])
 
 
 def lines(done: Result) -> dict[str, list[str]]:

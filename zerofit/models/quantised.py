@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
@@ -151,6 +150,8 @@ def settle(model: TrainedModel, compute_dtype: torch.dtype) -> None:
 
     Adapters compute in the dtype of what comes in: autocast casts their float32 weights, and peft need not cast first.
     """
+    from peft.tuners.tuners_utils import BaseTunerLayer  # a second of import, for runs that have adapters alone
+
     model.frozen_dtype = compute_dtype
     for name, layer in packed_layers(model):
         if layer.weight.requires_grad:

@@ -70,7 +70,7 @@ def float32(op: Any, *args: Any, **options: Any) -> Any:
 
 
 def float32_result(op: Any, *args: Any, **options: Any) -> Any:
-    """`op` that is asked for a result in float32 where its first argument is a number and no other type is asked for."""
+    """`op` with a result in float32, where its first argument is of lower precision and no type is asked for."""
     names = [argument.name for argument in op._schema.arguments]
     given = dict(zip(names, args, strict=False)) | options
     if args[0].is_floating_point() and args[0].dtype != torch.float64 and given.get("dtype") is None:

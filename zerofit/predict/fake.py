@@ -14,6 +14,7 @@ from unittest.mock import patch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import masking_utils
 from transformers.initialization import no_init_weights
@@ -37,6 +38,7 @@ def pretending(mode: FakeTensorMode, capability: tuple[int, int] | None) -> Iter
     """Tensors that are made here, of `mode`, have no memory, and operations take what a GPU of this kind takes."""
     with ExitStack() as stack:
         stack.enter_context(remembering())
+        stack.enter_context(patch.object(fake_tensor.log, "disabled", True))  # what it logs, it raises as well
         # Values being known, masks are to be looked at as in a run, and not built for whatever may come.
         stack.enter_context(patch.object(masking_utils, "is_tracing", _not_tracing))
         stack.enter_context(patch.object(F, "scaled_dot_product_attention", attention_on(capability)))
@@ -83,7 +85,7 @@ class FakePlacement:
 def fake_model(spec: RunSpec, held: torch.dtype, mode: FakeTensorMode) -> TrainedModel:
     """The run's model, whose trained parameters are of the dtype `held`: for `mode`, and to be made outside it.
 
-    Raises UserError as `build_model` does.
+    `spec` says its shape. Raises UserError as `build_model` does.
     """
     compute, placement = DTYPES[spec.precision], FakePlacement(held, mode)
     with no_init_weights():

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from zerofit.predict.batches import Batch, of_images
 from zerofit.predict.steps import Forward, Steps
-from zerofit.tasks.online import classification_loss
+from zerofit.train.losses import classification_loss
 
 
 class ImageSteps(Steps):

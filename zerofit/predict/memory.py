@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from zerofit.plan.hardware import GIB
-from zerofit.plan.prediction import Memory
+from zerofit.plan.host_memory import PROCESS
+from zerofit.plan.prediction import Memory, Unpredicted
+from zerofit.plan.shaped import shaped
 from zerofit.plan.spec import RunSpec
 from zerofit.predict.playing import play
-
-PROCESS_GIB = 2.4
-"""Host memory of a rank's process with CUDA's context and libraries, GiB: `host_rss_gib` of runs on H200s whose engines
-keep nothing there (docs/performance.jsonl: 2.30 to 2.44 with torch 2.11)."""
+from zerofit.predict.rollouts import modelled
 
 
 def predict_memory(spec: RunSpec) -> Memory:
-    """Of the rank that needs most. Raises UserError as `build_model` does."""
-    books = play(spec)
+    """Of the rank that needs most. Raises UserError as `build_model` does, and Unpredicted.
+
+    That is raised where a model's shape is not at hand, and where it decides on values that are there in a run alone.
+    """
+    try:
+        played = play(_playable(spec))
+    except RuntimeError as error:  # of fake tensors; DataDependentOutputException is one
+        said = " ".join(str(error).split())[:200]
+        raise Unpredicted(f"a step cannot be played through on tensors without values: {said}") from error
+    books = played.books
     phase, moment = books.device.fullest
     _, host = books.host.fullest
     return Memory(
@@ -22,11 +31,32 @@ def predict_memory(spec: RunSpec) -> Memory:
         phase=phase,
         split={kind: _gib(size) for kind, size in moment.split.items()},
         phases={name: _gib(found.total) for name, found in books.device.peaks.items()},
-        host_gib=round(spec.batches.ranks * (PROCESS_GIB + host.total / GIB), 4),
+        host_gib=round(spec.batches.ranks * (PROCESS + host.total / GIB), 4),
         exact=True,
-        not_modelled=(),
+        not_modelled=(*_left_out(spec), *played.not_modelled),
     )
 
 
+def _playable(spec: RunSpec) -> RunSpec:
+    """The same run of fresh weights, without compilation, and with an attention that torch itself has."""
+    known = shaped(spec)
+    model = known.recipe.model
+    attention = "auto" if model.attention == "flash" else model.attention
+    recipe = known.recipe.model_copy(update={"model": model.model_copy(update={"attention": attention})})
+    strategy = known.strategy.model_copy(update={"compile": False})
+    return known.model_copy(update={"recipe": recipe, "strategy": strategy})
+
+
+def _left_out(spec: RunSpec) -> Iterator[str]:
+    if spec.strategy.compile:
+        yield "torch.compile, with which less is kept for backward"
+    if spec.recipe.model.attention == "flash":
+        yield "the package flash-attn: PyTorch's own kernels are counted"
+    if not modelled(spec):
+        yield "completions of a model whose sizes no formula knows"
+    elif spec.grpo is not None:
+        yield "rollouts in detail: they are counted by formulas, within 15 %"
+
+
 def _gib(size: int) -> float:
-    return round(size / GIB, 4)
+    return round(size / GIB, 6)

@@ -10,7 +10,7 @@ import torch
 from zerofit.models.trained import TrainedModel
 from zerofit.predict.optimizers import groups_of, kept, norm, passing
 from zerofit.predict.replay import Replay
-from zerofit.predict.sizes import rounded, weights_of
+from zerofit.predict.sizes import rounded, weights_of, written
 from zerofit.train.engine import DTYPES
 
 TOGETHER = 250 * 2**20
@@ -31,6 +31,7 @@ class Whole(Replay):
         self.elements = [parameter.numel() for parameter in self.trained]
         self.groups = [[parameter.shape for parameter in group] for group in groups_of(model, self.spec)]
         device.open("weights", weights_of(model))
+        device.open("other", written(model)).close()
         self.connect(model)
         device.open("optimizer", kept(optimizer, self.elements))
 

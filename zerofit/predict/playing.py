@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -16,9 +17,11 @@ from zerofit.predict.fake import fake_model, pretending
 from zerofit.predict.known import KnowingMode, without_memory
 from zerofit.predict.ledger import Ledger, Phase
 from zerofit.predict.replay import Books, Replay
-from zerofit.predict.replays import REPLAYS
+from zerofit.predict.replays import EXTRACTING, REPLAYS
+from zerofit.predict.rollouts import play_judging, play_rollout, reference
 from zerofit.predict.steps import Forward, Steps
 from zerofit.predict.watch import Observer, Watch
+from zerofit.predict.workspaces import multiplying
 
 MICRO_STEPS = 2
 """Micro-steps at most: in the second gradients are there already, and in a third nothing is new."""
@@ -32,41 +35,76 @@ STEPS = {
 """By task; imported when it is needed, for TRL takes seconds."""
 
 
-def play(spec: RunSpec, observers: Sequence[Observer] = ()) -> Books:
-    """Play a step and an evaluation of `spec`; its model has a shape (`plan/published.py`). Raises UserError.
+@dataclass(frozen=True)
+class Played:
+    """What came of it."""
 
-    `observers` see every operation of it.
+    books: Books
+    not_modelled: tuple[str, ...]
+    """What the engine does that its replay does not."""
+
+
+def play(spec: RunSpec, observers: Sequence[Observer] = ()) -> Played:
+    """Play what a run does over and over: a rollout, a step, an evaluation. `spec` is a `shaped` one.
+
+    An evaluation of batches that are no larger than those of training is left out: it needs less than their forward
+    pass. `observers` see every operation on tensors. Raises UserError as `build_model` does, and what fake tensors
+    raise where a model decides on values.
     """
     books = Books(Ledger(), Ledger())
-    replay, mode = REPLAYS[spec.strategy.name](spec, books), KnowingMode()
+    extracting = extracts(spec)
+    replay, mode = (EXTRACTING if extracting else REPLAYS)[spec.strategy.name](spec, books), KnowingMode()
     model = fake_model(spec, replay.held(), mode)
     steps = _steps(spec.recipe.task)(spec)
     training = steps.batch(spec.batches.micro, training=True)
-    evaluation = steps.batch(spec.batches.evaluate_micro, training=False) if evaluates(spec) else None
+    evaluation = steps.batch(spec.batches.evaluate_micro, training=False) if extracting or evaluates(spec) else None
     model.train()
-    with pretending(mode, spec.hardware.capability), steps.on_gpu():
+    with pretending(mode, spec.hardware.capability), steps.on_gpu(replay):
         steps.prepare(model)
         for observer in observers:
             observer.begin(model)
         watch = Watch(books.device, model, steps.logits, observers)
         forward = partial(_called, replay, model)
+
+        def training_batch() -> Batch:
+            return watch.taken(without_memory(training, mode))
+
         enter(books, "init")
+        books.device.open("other", multiplying(spec.hardware.capability))
         replay.attach(model)
-        with watch:
-            for _ in range(replay.steps):
-                _train(spec, books, replay, steps, forward, lambda: watch.taken(without_memory(training, mode)))
+        books.device.open("weights", reference(spec))
+        with watch, replay.playing():
+            if not extracting:
+                for step in range(replay.steps):
+                    if spec.grpo is not None:
+                        enter(books, "rollout")
+                        play_rollout(spec, books.device)
+                    micro_steps = min(spec.batches.accumulation, MICRO_STEPS) if step == replay.steps - 1 else 1
+                    _train(books, replay, steps, forward, training_batch, micro_steps)
+            if spec.grpo is not None:
+                enter(books, "evaluation")
+                play_judging(spec, books.device)
             if evaluation is not None:
                 enter(books, "evaluation")
                 model.eval()
                 with torch.no_grad():
                     steps.evaluate(forward, watch.taken(without_memory(evaluation, mode)))
-    return books
+        if not extracting:
+            enter(books, "save")
+            replay.save()
+    return Played(books, replay.not_modelled)
+
+
+def extracts(spec: RunSpec) -> bool:
+    """Whether the run's backbone computes features once, and nothing is trained around it."""
+    return spec.recipe.probe is not None and spec.recipe.probe.features == "cached"
 
 
 def evaluates(spec: RunSpec) -> bool:
-    """Whether the run's model is evaluated at any time."""
-    evaluate = spec.recipe.evaluate
-    return spec.batches.evaluate_steps is not None or evaluate.at_start or evaluate.at_end
+    """Whether batches are evaluated that are larger than those of training."""
+    evaluate, batches = spec.recipe.evaluate, spec.batches
+    ever = batches.evaluate_steps is not None or evaluate.at_start or evaluate.at_end
+    return ever and batches.evaluate_micro > batches.micro and spec.grpo is None
 
 
 def enter(books: Books, phase: Phase) -> None:
@@ -76,9 +114,8 @@ def enter(books: Books, phase: Phase) -> None:
 
 
 def _train(
-    spec: RunSpec, books: Books, replay: Replay, steps: Steps, forward: Forward, batch: Callable[[], Batch]
+    books: Books, replay: Replay, steps: Steps, forward: Forward, batch: Callable[[], Batch], micro_steps: int
 ) -> None:
-    micro_steps = min(spec.batches.accumulation, MICRO_STEPS)
     for number in range(1, micro_steps + 1):
         enter(books, "forward")
         replay.begin_micro_step(last=number == micro_steps)

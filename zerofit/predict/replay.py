@@ -34,6 +34,8 @@ class Replay(ABC):
     Of several ranks the last one is replayed: its layers come first in backward, and it needs most.
     """
 
+    not_modelled: tuple[str, ...] = ()
+    """What the engine does that the replay does not: one phrase each."""
     steps = 1
     """Optimizer steps until one is as the next: ZeRO-3 learns the order of modules in the first."""
 
@@ -57,8 +59,16 @@ class Replay(ABC):
         `parameter.grad` to null, so that autograd's own tensor is counted for as long as it is there and no longer.
         """
 
+    def playing(self) -> AbstractContextManager[object]:
+        """Around all of it, once the model is attached: what the engine has changed in libraries."""
+        return nullcontext()
+
     def computing(self) -> AbstractContextManager[object]:
         """Around forward passes: autocast where the engine uses that."""
+        return nullcontext()
+
+    def reading_head(self) -> AbstractContextManager[object]:
+        """Around TRL's reads of the LM head's weight, past its module: once in forward, and once in backward."""
         return nullcontext()
 
     @abstractmethod
@@ -68,3 +78,6 @@ class Replay(ABC):
     @abstractmethod
     def step(self) -> None:
         """Phase step: the norm of the gradients, the optimizer, and what is freed then."""
+
+    def save(self) -> None:
+        """Phase save: what is gathered on the device for a checkpoint."""

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from zerofit.models.quantised import BLOCK
 
+HOPPER = (9, 0)
+
 
 def _up(size: int, to: int) -> int:
     return -(-size // to) * to
@@ -34,6 +36,14 @@ def dequantised(x: Tensor, _: Tensor, shape: Sequence[int], *__: Any) -> int:
     """
     elements = prod(shape)
     return elements * x.itemsize + 2 * 4 * elements // BLOCK
+
+
+def multiplying(capability: tuple[int, int] | None) -> int:
+    """What cuBLAS and cuBLASLt are given once, on a GPU of this compute capability (null: of a newer one).
+
+    32 MiB each from 9.0 on, else 8.125 and 1 MiB (ATen/cuda/CublasHandlePool.cpp).
+    """
+    return 64 * 2**20 if capability is None or capability >= HOPPER else 9 * 2**20 + 2**17
 
 
 WORKSPACES: dict[str, Callable[..., int]] = {

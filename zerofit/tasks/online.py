@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
@@ -24,20 +23,8 @@ from zerofit.tasks.loop import Prepared, Work
 from zerofit.train.engine import Engine
 from zerofit.train.image_trainer import ImageTrainer
 from zerofit.train.job import Store
+from zerofit.train.losses import classification_loss
 from zerofit.train.trainer import RunTrainer
-
-
-def classification_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy over the samples that count.
-
-    logits [B, C] float32; targets int64 [B] (-100: does not count) or float32 [B, C] (a row of zeros: does not count).
-    """
-    if targets.is_floating_point():
-        total, valid = F.cross_entropy(logits, targets, reduction="sum"), targets.sum(dim=1) > 0
-    else:
-        total = F.cross_entropy(logits, targets, reduction="sum", ignore_index=IGNORED)
-        valid = targets != IGNORED
-    return total / valid.sum().clamp(min=1)
 
 
 class ImageJob:
