@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from zerofit.config.errors import UserError
 from zerofit.launch import workarounds
@@ -14,9 +14,12 @@ from zerofit.plan.build import make_plan
 from zerofit.plan.closed_form import estimate_memory
 from zerofit.plan.fitting import fit
 from zerofit.plan.levers import candidates
-from zerofit.plan.prediction import Memory, Prediction, Unpredicted
+from zerofit.plan.prediction import Memory, Prediction, Speed, Unpredicted
 from zerofit.plan.spec import RunSpec
 from zerofit.plan.strategy import resolve_strategy, without_file
+
+if TYPE_CHECKING:
+    from zerofit.predict.watch import Observer
 
 Predict = Callable[[RunSpec], Memory]
 """Raises Unpredicted."""
@@ -66,9 +69,11 @@ Played = Literal["none", "own", "all"]
 
 def outlooks(every: Sequence[Alternative], host_gib: float | None, played: Played = "none") -> list[Outlook]:
     """The prediction of each; of the recipe's own with levers. Raises UserError for a card that nothing fits."""
+    timing = _Timing() if played != "none" else None
     found = []
     for one in every:
-        predict = closest if played == "all" or (played == "own" and one.own) else estimate_memory
+        step = played == "all" or (played == "own" and one.own)
+        predict = estimate_memory if timing is None or not step else timing.closest
         if one.spec is None:
             found.append(Outlook(strategy=one.short, own=one.own, ranks=None, prediction=None, reason=one.reason))
             continue
@@ -77,6 +82,8 @@ def outlooks(every: Sequence[Alternative], host_gib: float | None, played: Playe
             made = prediction(one.spec, host_gib, predict)
             if one.own:
                 made = with_levers(made, one.spec, closest if played == "all" else estimate_memory)
+            if timing is not None and made.fit.verdict != "does not fit":
+                made = made.model_copy(update={"speed": timing.speed(one.spec)})
         except Unpredicted as why:
             reason = f"not predicted: {why}"
         ranks = one.spec.batches.ranks
@@ -84,13 +91,34 @@ def outlooks(every: Sequence[Alternative], host_gib: float | None, played: Playe
     return found
 
 
-def play(spec: RunSpec) -> Memory:
+class _Timing:
+    """Memory and speed of one step that is played through."""
+
+    def __init__(self) -> None:
+        workarounds.quiet()
+        from zerofit.predict.timing import Timing  # torch and transformers: seconds
+
+        self._timing = Timing()
+
+    def closest(self, spec: RunSpec) -> Memory:
+        """As `closest`."""
+        return closest(spec, self._timing.observers(spec))
+
+    def speed(self, spec: RunSpec) -> Speed | None:
+        """Null where it is not predicted, whatever goes wrong."""
+        try:
+            return self._timing.speed(spec)
+        except Exception:  # memory has been predicted by formulas then, and says so
+            return None
+
+
+def play(spec: RunSpec, observers: Sequence[Observer] = ()) -> Memory:
     """By a step that is played through on tensors without memory. Raises Unpredicted, whatever goes wrong."""
     workarounds.quiet()
     from zerofit.predict.memory import predict_memory  # torch and transformers: seconds
 
     try:
-        return predict_memory(spec)
+        return predict_memory(spec, observers)
     except Unpredicted:
         raise
     except Exception as error:  # of a library that was never meant to run so; formulas are there
@@ -98,10 +126,10 @@ def play(spec: RunSpec) -> Memory:
         raise Unpredicted(f"a step could not be played through: {said}") from error
 
 
-def closest(spec: RunSpec) -> Memory:
+def closest(spec: RunSpec, observers: Sequence[Observer] = ()) -> Memory:
     """By a step that is played through; where that cannot be, by formulas. Raises Unpredicted."""
     try:
-        return play(spec)
+        return play(spec, observers)
     except Unpredicted:
         return estimate_memory(spec)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from zerofit.config.model import CadMllm, LanguageSection, Model
@@ -13,11 +14,17 @@ ABOUT = ("_name_or_path", "auto_map", "torch_dtype", "dtype", "transformers_vers
 
 
 def shaped(spec: RunSpec) -> RunSpec:
-    """The same run with fresh weights of the same shape. Raises Unpredicted where that is not at hand."""
+    """The same run with a model of the same shape, which needs no file.
+
+    Weights that came from somewhere still do: `origin`, which nobody reads, is then what was pretrained. Raises
+    Unpredicted where the shape is not at hand.
+    """
     model: Model = spec.recipe.model
     if isinstance(model, CadMllm):
         model = offline(model)
-    shape = spec.shape
+    shape, origin = spec.shape, spec.origin
+    if origin is None and model.pretrained is not None:
+        origin = Path(model.pretrained)
     if model.pretrained is not None:
         shape = {name: value for name, value in fields_of(model).items() if name not in ABOUT}
         changes: dict[str, Any] = {"pretrained": None, "shape": shape}
@@ -25,4 +32,4 @@ def shaped(spec: RunSpec) -> RunSpec:
             changes["tokenizer"] = model.tokenizer or "bytes"  # which is not asked: the facts have what it knows
         model = model.model_copy(update=changes)
     recipe = spec.recipe.model_copy(update={"model": model})
-    return spec.model_copy(update={"recipe": recipe, "shape": shape, "origin": None})
+    return spec.model_copy(update={"recipe": recipe, "shape": shape, "origin": origin})

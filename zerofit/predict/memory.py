@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from zerofit.plan.hardware import GIB
 from zerofit.plan.host_memory import PROCESS
@@ -11,15 +11,16 @@ from zerofit.plan.shaped import shaped
 from zerofit.plan.spec import RunSpec
 from zerofit.predict.playing import play
 from zerofit.predict.rollouts import modelled
+from zerofit.predict.watch import Observer
 
 
-def predict_memory(spec: RunSpec) -> Memory:
+def predict_memory(spec: RunSpec, observers: Sequence[Observer] = ()) -> Memory:
     """Of the rank that needs most. Raises UserError as `build_model` does, and Unpredicted.
 
     That is raised where a model's shape is not at hand, and where it decides on values that are there in a run alone.
     """
     try:
-        played = play(_playable(spec))
+        played = play(playable(spec), observers)
     except RuntimeError as error:  # of fake tensors; DataDependentOutputException is one
         said = " ".join(str(error).split())[:200]
         raise Unpredicted(f"a step cannot be played through on tensors without values: {said}") from error
@@ -37,7 +38,7 @@ def predict_memory(spec: RunSpec) -> Memory:
     )
 
 
-def _playable(spec: RunSpec) -> RunSpec:
+def playable(spec: RunSpec) -> RunSpec:
     """The same run of fresh weights, without compilation, and with an attention that torch itself has."""
     known = shaped(spec)
     model = known.recipe.model

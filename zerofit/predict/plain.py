@@ -31,7 +31,7 @@ class Whole(Replay):
         self.elements = [parameter.numel() for parameter in self.trained]
         self.groups = [[parameter.shape for parameter in group] for group in groups_of(model, self.spec)]
         device.open("weights", weights_of(model))
-        device.open("other", written(model)).close()
+        device.open("other", written(model, fresh=self.spec.origin is None)).close()
         self.connect(model)
         device.open("optimizer", kept(optimizer, self.elements))
 

@@ -27,10 +27,12 @@ def weights_of(model: nn.Module) -> int:
     return bytes_of(model.parameters()) + bytes_of(model.buffers()) + bytes_of(scale_tensors(model))
 
 
-def written(model: nn.Module) -> int:
-    """Bytes that are there besides while `build_model` writes pretrained weights, which come from the host as they are.
+def written(model: nn.Module, *, fresh: bool) -> int:
+    """Bytes that are there besides while `build_model` writes weights.
 
-    One that is packed into 4 bits is there as it came, in 16 bits, and in float32 (`PackedLinear.take`).
+    Pretrained ones come from the host as they are, and `fresh` ones are drawn in float32 on the device. One that is
+    packed into 4 bits is there as it came, in 16 bits, and in float32 (`PackedLinear.take`).
     """
-    whole = (layer.in_features * layer.out_features for _, layer in packed_layers(model))
-    return rounded((2 + 4) * max(whole, default=0))
+    whole = max((layer.in_features * layer.out_features for _, layer in packed_layers(model)), default=0)
+    drawn = max((parameter.numel() for parameter in model.parameters()), default=0) if fresh else 0
+    return max(rounded((2 + 4) * whole), rounded(4 * drawn))
