@@ -154,12 +154,13 @@ def states(engine: Engine[Sizes]) -> States:
     master = FLOAT if engine.stage else 0
     whole = engine.weights(engine.held)
     away = strategy.offload.optimizer is not None
+    inside = engine.name == "ddp" and ranks > 1  # gradients are views of the buckets
     # Float32 sums of ZeRO-1 and 2 stay on the device until the step; of ZeRO-1 whole, where nothing is offloaded.
     summed = FLOAT * trained // ranks if several and engine.stage in (1, 2) else 0
     wanted = engine.spec.recipe.grpo is not None and engine.spec.recipe.grpo.beta > 0 and not engine.adapted
     return States(
         weights=engine.scales + (0 if strategy.offload.params else whole // shares),
-        gradients=summed if away else gradient * trained // (1 if engine.stage == 1 else spread),
+        gradients=summed if away or inside else gradient * trained // (1 if engine.stage == 1 else spread),
         optimizer=0 if away else (FLOAT * moments + master) * trained // spread,
         reference=whole // shares if wanted else 0,
     )
@@ -168,7 +169,7 @@ def states(engine: Engine[Sizes]) -> States:
 def buckets(engine: Engine[Sizes]) -> int:
     """Bytes that gradients are reduced in.
 
-    DDP copies all of them, in float32. DeepSpeed has two buckets where communication overlaps (stage_1_and_2.py:3256).
+    DDP's hold all of them, in float32, all the time. DeepSpeed has two buckets where communication overlaps (stage_1_and_2.py:3256).
     """
     if engine.name == "ddp":
         return FLOAT * engine.trained if engine.ranks > 1 else 0

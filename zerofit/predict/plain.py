@@ -55,13 +55,15 @@ class Whole(Replay):
 
 
 class Replicated(Whole):
-    """ddp: gradients are copied into buckets that stay, and back (`gradient_as_bucket_view` is off)."""
+    """ddp: gradients are moved into buckets that stay, of which they are views from then on."""
 
     def connect(self, model: TrainedModel) -> None:
         device = self.books.device
         sent = [*model.parameters(), *model.buffers()]
         device.open("other", _sending(one.numel() * one.itemsize for one in sent)).close()
-        self.buckets = device.open("buckets", self._buckets())
+        device.open("buckets", self._buckets())
+        for parameter in self.trained:
+            parameter.register_post_accumulate_grad_hook(_moved)
 
     def _buckets(self) -> int:
         """Of all gradients, in the order in which they come."""
@@ -71,6 +73,10 @@ class Replicated(Whole):
             if size >= cap:
                 total, size, cap = total + rounded(size), 0, BUCKET
         return total + rounded(size)
+
+
+def _moved(parameter: torch.Tensor) -> None:
+    parameter.grad = None
 
 
 def _sending(sizes: Iterable[int]) -> int:
