@@ -42,7 +42,7 @@ class FullyShard(Replay):
     def attach(self, model: TrainedModel) -> None:
         device, spec = self.books.device, self.spec
         frozen = FLOAT if model.frozen_dtype is None else model.frozen_dtype.itemsize
-        self.policy = Policy(spec.batches.ranks, DTYPES[spec.precision], frozen, self.offloads)
+        self.policy = Policy(spec.batches.ranks, DTYPES[spec.precision], frozen, self.offloads and self.on_cuda)
         units: list[nn.Module] = [*chain.from_iterable(model.stacks), model]
         taken: set[int] = set()
         self.running = Running()
@@ -129,10 +129,12 @@ class FullyShard(Replay):
             host.open("gradients", page_locked(size) if self.pins else size)
 
     def _finish_backward(self) -> None:
-        """`_root_post_backward_final_callback`, _fsdp_state.py:395."""
-        for group in self.groups.values():
+        """`_root_post_backward_final_callback` (_fsdp_state.py:395): one after the other, the root first."""
+        *blocks, root = self.groups.values()
+        for group in (root, *blocks):
             if group.in_backward or group.given:
                 self._leave_backward(group)
+            group.end()
         self.running.end()
 
     def micro_step_done(self) -> None:

@@ -22,7 +22,7 @@ class Policy:
     frozen: int
     """Bytes of an element of what is frozen, as it is sharded."""
     offloaded: bool
-    """Whether shards lie on the host."""
+    """Whether shards lie elsewhere than where they are used."""
 
     def shard(self, parameter: Tensor) -> int:
         """Elements of the first rank's shard, to which all are padded: whole rows (_fsdp_param.py:304)."""
@@ -67,8 +67,6 @@ class Running:
 
     def end(self) -> None:
         """Of a backward pass."""
-        for group in self.order:
-            group.end()
         self.free_scattered()
         self.order, self.finishing = [], False
 
@@ -168,14 +166,17 @@ class Group:
         return coming + sum(one.itemsize * policy.shard(one) for one in copied)
 
     def _arrive(self, *, forward: bool) -> None:
-        """`wait_for_unshard` (:417): whole parameters are copied out of what was gathered."""
+        """`wait_for_unshard` (:417): whole parameters are copied out of what was gathered.
+
+        What the last group was gathered into has a name there (:430) until that is done.
+        """
         if self.gathering is None:
             return
-        if forward:
-            self.running.free_gathered()
         largest = max((size // self.policy.ranks for size in self.whole), default=0)
         with briefly(self.device, "gathered", largest if self.policy.ranks == 1 else 0):
             self.here = self.device.open("gathered", sum(self.whole))
+        if forward:
+            self.running.free_gathered()
         if forward and self.policy.ranks > 1:
             self.running.last_gathered = self.gathering
         else:

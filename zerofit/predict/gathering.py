@@ -21,6 +21,13 @@ class Shares:
     """Bytes of an element."""
     offloaded: bool
     """Whether shares lie on the host."""
+    on_cuda: bool
+    """Whether weights are used elsewhere than on the host."""
+
+    @property
+    def copied(self) -> bool:
+        """Whether a share is copied before it is sent, or used."""
+        return self.offloaded and self.on_cuda
 
     def elements(self, weight: Weight) -> int:
         """Of a rank's share, its padding included."""
@@ -74,7 +81,7 @@ class Local:
     def __init__(self, gathered: Gathered, weights: list[Weight]) -> None:
         self.gathered = gathered
         shares = gathered.shares
-        copies = {one: shares.share(one) if shares.offloaded else 0 for one in weights}
+        copies = {one: shares.share(one) if shares.copied else 0 for one in weights}
         self.coming = {one: gathered.device.open("gathered", size) for one, size in copies.items()}
 
     def arrive(self) -> None:
@@ -94,7 +101,7 @@ class Alone:
         self.gathered, self.weight, self.arrived = gathered, weight, False
         device, shares = gathered.device, gathered.shares
         self.whole = device.open("gathered", shares.whole(weight))
-        self.sent = device.open("gathered", shares.share(weight) if shares.offloaded else 0)
+        self.sent = device.open("gathered", shares.share(weight) if shares.copied else 0)
 
     def arrive(self) -> None:
         """It is the weight."""
@@ -118,7 +125,7 @@ class Together:
         self.arrived = False
         shares = gathered.shares
         self.flat = gathered.device.open("gathered", sum(map(shares.whole, weights)))
-        with briefly(gathered.device, "gathered", sum(map(shares.share, weights)) if shares.offloaded else 0):
+        with briefly(gathered.device, "gathered", sum(map(shares.share, weights)) if shares.copied else 0):
             pass
 
     def arrive(self) -> None:

@@ -33,13 +33,16 @@ def made(spec: RunSpec, parameters: Sequence[int], *, on_cuda: bool) -> int:
     """Bytes at the fullest moment of an update of one group, besides parameters, gradients and what is kept.
 
     `parameters`: elements of each parameter, as the optimizer sees them. AdamW's root of the second moments is of all
-    the group at once in lists; one by one, its quotient comes beside it (adam.py, `denom`).
+    the group at once in lists; one by one, its quotient comes beside it, and the one before is there still (adam.py,
+    `denom`), as are SGD's decayed gradients.
     """
     if not parameters:
         return 0
     name, whole, largest = spec.recipe.optimizer.name, sum(parameters), max(parameters)
+    pairs = list(zip([0, *parameters], parameters, strict=False))
     if name == "lars":  # the decayed gradient, and that times the ratio (`Lars.step`)
         return 2 * FLOAT * largest
     if name == "sgd":  # the decayed gradient
-        return (FLOAT * (whole if on_cuda else largest)) if spec.recipe.optimizer.weight_decay else 0
-    return FLOAT * whole if on_cuda else 2 * FLOAT * largest
+        together = whole if on_cuda else max(map(sum, pairs))
+        return FLOAT * together if spec.recipe.optimizer.weight_decay else 0
+    return FLOAT * (whole if on_cuda else max(before + 2 * one for before, one in pairs))

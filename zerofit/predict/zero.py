@@ -53,7 +53,10 @@ class Zero(DeepSpeedReplay):
         """Gradients that have memory of their own, by parameter."""
         self.own: Account | None = None
         """`grads_in_partition`: whole gradients of whatever touches the own partition, over all groups."""
-        self.averaged: list[Account] = []
+        self.averaged: Account | None = None
+        """The same of the micro-batches so far, until the step."""
+        self.sums: dict[int, Account] = {}
+        """Flat float32 sums of own gradients, by group."""
 
     def take(self, model: TrainedModel) -> None:
         device = self.books.device
@@ -157,7 +160,7 @@ class Zero(DeepSpeedReplay):
 
     def _average(self) -> None:
         """`average_tensor` (:1590): the bucket's slices, by owner, all-reduced in lists of about a bucket (:1545)."""
-        several: list[tuple[int, int]] = []  # elements; of these, those that are added to the own float32 sums
+        several: list[tuple[int, int]] = []  # elements; of these, those that are added to own float32 sums
         total = 0
         for elements, own in self._slices():
             several.append((elements, own))
@@ -176,6 +179,8 @@ class Zero(DeepSpeedReplay):
             place = self.places[id(parameter)]
             for cut in self.flats[place.group].cuts[place.index]:
                 own = self.compact and cut.partition == self.ranks - 1
+                if own:
+                    self._make_sums(place.group)
                 if cut.partition == before and not own:
                     slices[-1] = (slices[-1][0] + cut.length, 0)
                 else:
@@ -186,20 +191,20 @@ class Zero(DeepSpeedReplay):
     def _all_reduce(self, slices: list[tuple[int, int]]) -> None:
         """Slices of one list are copied together (:2367), one alone is not; what is sent may be cast."""
         elements = sum(length for length, _ in slices)
-        size = self.bucket_item * elements if len(slices) > 1 else 0
-        size += self.sent * elements if self.sent != self.bucket_item else 0
-        largest = max(own for _, own in slices)
-        if self.compact and largest:
-            self._make_sums()
-        with briefly(self.books.device, "buckets", size):
-            cast = FLOAT * largest if self.sent != FLOAT else 0  # :1326
-            with briefly(self.books.device, "gradients", cast):
-                pass
+        joined = self.books.device.open("buckets", self.bucket_item * elements if len(slices) > 1 else 0)
+        cast = self.books.device.open("buckets", self.sent * elements if self.sent != self.bucket_item else 0)
+        if cast.size:
+            joined.close()
+        added = FLOAT * max(own for _, own in slices) if self.sent != FLOAT else 0
+        with briefly(self.books.device, "gradients", added):  # cast before it is added (:1326)
+            pass
+        joined.close()
+        cast.close()
 
-    def _make_sums(self) -> None:
-        """The flat float32 sums of own gradients (:1268)."""
-        if not self.averaged:
-            self.averaged = [self.books.device.open("gradients", FLOAT * flat.partition) for flat in self.flats]
+    def _make_sums(self, group: int) -> None:
+        """Flat float32 sums of own gradients, when the first come (:1268)."""
+        if group not in self.sums:
+            self.sums[group] = self.books.device.open("gradients", FLOAT * self.flats[group].partition)
 
     def settle(self, parameter: Tensor) -> None:
         """`copy_grads_in_partition` (:2142), of what touches the own partition."""
@@ -241,12 +246,13 @@ class Zero(DeepSpeedReplay):
     def end_backward(self) -> None:
         """`independent_gradient_partition_epilogue` (:1016): own gradients wait for the step, or are added up."""
         if self.compact:
-            self._make_sums()
+            for group in range(len(self.flats)):
+                self._make_sums(group)
         elif self.own is not None:
-            if self.averaged:  # of the micro-batches before: added to
+            if self.averaged is None:
+                self.averaged = self.own
+            else:  # of the micro-batches before: added to
                 self.own.close()
-            else:
-                self.averaged = [self.own]
             self.own = None
 
     def step(self) -> None:
@@ -255,12 +261,10 @@ class Zero(DeepSpeedReplay):
         largest = max((self.places[id(one)].here for one in self.mine), default=0)
         with briefly(device, "other", DOUBLE * largest):
             pass
-        self.free_buckets()
         for number, flat in enumerate(self.flats):
+            if number == len(self.flats) - 1:  # which the last views of are freed with (:3103, :3135)
+                self.free_buckets()
             self._update(number, flat)
-        for account in self.averaged:
-            account.close()
-        self.averaged = []
 
     def _update(self, number: int, flat: Flat) -> None:
         """A flat gradient is made (:3114) and cast (:3118); float32 sums are flat already."""
@@ -268,15 +272,15 @@ class Zero(DeepSpeedReplay):
         if self.compact:
             with briefly(device, "other", self.update(flat.partition)):
                 pass
-            self.averaged[number].close()
+            self.sums.pop(number).close()
             return
         joined = device.open("other", 0 if self._is_view(number, flat) else self.item * flat.partition)
         gradient = device.open("other", FLOAT * flat.partition if self.item != FLOAT else 0)
         if self.item != FLOAT:
             joined.close()
-        if number == len(self.flats) - 1:  # one tensor of all groups: the last view of it goes (:3135)
-            for account in self.averaged:
-                account.close()
+        if number == len(self.flats) - 1 and self.averaged is not None:  # one tensor of all groups
+            self.averaged.close()
+            self.averaged = None
         with briefly(device, "other", self.update(flat.partition)):
             pass
         joined.close()

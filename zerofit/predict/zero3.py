@@ -1,11 +1,14 @@
 """ZeRO-3 and ZeRO++, replayed after DeepSpeed 0.19.8's DeepSpeedZeroOptimizer_Stage3.
 
-File:line are of runtime/zero/stage3.py, unless another file is named. DeepSpeed replaces F.linear: autograd does
-not hold on to gathered weights. It needs no replaying: their bytes are booked as they are gathered and dropped.
+File:line are of runtime/zero/stage3.py, unless another file is named.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from unittest.mock import patch
+
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zerofit.models.trained import TrainedModel
@@ -17,6 +20,7 @@ from zerofit.predict.ledger import Account, Ledger
 from zerofit.predict.replay import Books
 from zerofit.predict.updating import FLOAT, kept
 from zerofit.predict.zero3_hooks import hook_modules
+from zerofit.predict.zero3_linear import linear
 from zerofit.predict.zero_base import DOUBLE, DeepSpeedReplay, briefly
 
 NORM = 250_000_000
@@ -28,15 +32,20 @@ class Zero3(DeepSpeedReplay):
 
     def __init__(self, spec: RunSpec, books: Books) -> None:
         super().__init__(spec, books)
-        self.steps = 2 if spec.batches.accumulation == 1 else 1  # what it learns in one pass it uses in the next
+        self.steps = 2  # what is learnt in one pass is used in the next
         self.filling: list[Tensor] = []
         self.filled = 0
+        self.stepped = False
         self.apart: list[Account] = []
         """Gradients larger than the bucket, in memory of their own."""
 
+    def playing(self) -> AbstractContextManager[object]:
+        """With DeepSpeed's linear layers."""
+        return patch.object(F, "linear", linear)
+
     def take(self, model: TrainedModel) -> None:
         self.weights = self._weights(model)
-        self.shares = Shares(self.ranks, self.item, self.zero["offload_param"]["device"] != "none")
+        self.shares = Shares(self.ranks, self.item, self.zero["offload_param"]["device"] != "none", self.on_cuda)
         self.gathered = self.make_gathered()
         trained = [self.weights[id(one)] for one in self.trained]
         frozen = [weight for weight in self.weights.values() if not weight.trained]
@@ -105,10 +114,14 @@ class Zero3(DeepSpeedReplay):
         self.books.device.open("gradients", self.summed * self.share)
 
     def make_states(self) -> None:
-        """Zero gradients of the largest sub-group, which go again (:1306); later, in the first step, the state."""
+        """Zero gradients of the largest sub-group, which go again (:1306)."""
         with briefly(self.books.device, "optimizer", FLOAT * max(map(sum, self.sub_groups))):
             pass
-        self.books.device.open("optimizer", sum(kept(self.spec, sum(part)) for part in self.sub_groups))
+
+    @property
+    def states_at(self) -> Ledger | None:
+        """Where the optimizer's state is kept, which it makes in its first step."""
+        return self.books.device
 
     def _coordinate(self, model: nn.Module) -> Coordinator:
         zero = self.zero
@@ -142,10 +155,13 @@ class Zero3(DeepSpeedReplay):
         shares = sum(map(self.shares.elements, weights))
         whole = len(weights) == 1 and weights[0].elements % ranks == 0  # runtime/comm/coalesced_collectives.py:99
         sent = self.sent * self.filled if self.sent != self.item else 0
-        with briefly(device, "buckets", sent + (0 if whole else self.sent * shares * ranks)):
-            cast = device.open("buckets", self.summed * shares if self.sent != self.summed else 0)
+        joined = device.open("buckets", sent + (0 if whole else self.sent * shares * ranks))
+        cast = device.open("buckets", self.summed * shares if self.sent != self.summed else 0)
+        if self.sent != self.summed:  # else shares are views of what was joined
+            joined.close()
         for weight in weights:
             self.share_out(weight)
+        joined.close()
         cast.close()
         for account in self.apart:
             account.close()
@@ -165,7 +181,10 @@ class Zero3(DeepSpeedReplay):
         self.coordinator.drop_all(self.weights.values())
         self.check()
         for part in self.sub_groups:
+            if self.states_at is not None and not self.stepped:
+                self.states_at.open("optimizer", kept(self.spec, sum(part)))
             self.update_part(part)
+        self.stepped = True
         self.forget_seconds()
         for weight in self.weights.values():
             if weight.persistent and weight.status is Status.ABSENT:
@@ -197,7 +216,7 @@ class Zero3(DeepSpeedReplay):
 
     def gather_again(self, weight: Weight) -> None:
         """`_allgather_params_coalesced` (runtime/zero/partition_parameters.py:2022)."""
-        if self.ranks == 1 and not self.shares.offloaded:
+        if self.ranks == 1 and not self.shares.copied:
             self.gathered.keep(weight, self.books.device.open("gathered", 0))
         else:
             self.gathered.at_once(weight)

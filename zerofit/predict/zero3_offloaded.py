@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from zerofit.predict.coordinator import Weight
 from zerofit.predict.host import page_locked
-from zerofit.predict.updating import FLOAT, kept
+from zerofit.predict.ledger import Ledger
+from zerofit.predict.updating import FLOAT
 from zerofit.predict.zero3 import NORM, Zero3, ZeroPlusPlus
 from zerofit.predict.zero_base import DOUBLE, briefly
 
@@ -65,7 +66,7 @@ class OffloadedZero3(Zero3):
             self.books.host.open("gradients", self.locked(size))
 
     def make_states(self) -> None:
-        """A float32 gradient of each sub-group, for good (:1338); moments are never page-locked."""
+        """A float32 gradient of each sub-group, for good (:1338)."""
         if not self.offloads:
             super().make_states()
             return
@@ -76,7 +77,13 @@ class OffloadedZero3(Zero3):
             for part in self.sub_groups:
                 with briefly(host, "gradients", FLOAT * sum(part) if self.pinned else 0):
                     host.open("gradients", self.locked(FLOAT * sum(part)))
-        host.open("optimizer", sum(kept(self.spec, sum(part)) for part in self.sub_groups))
+
+    @property
+    def states_at(self) -> Ledger | None:
+        """Never page-locked; of a drive's, buffers are all there is."""
+        if not self.offloads:
+            return super().states_at
+        return None if self.zero["offload_optimizer"]["device"] == "nvme" else self.books.host
 
     def share_out(self, weight: Weight) -> None:
         """Back from the host to be added to; with the last micro-batch its norm, and float32 (:2006, :1443)."""
@@ -85,7 +92,8 @@ class OffloadedZero3(Zero3):
             return  # of which the last rank holds nothing
         norm = DOUBLE * min(elements, NORM)
         cast = FLOAT * elements if self.summed != FLOAT else 0
-        with briefly(self.books.device, "other", self.summed * elements + (max(norm, cast) if self.last else 0)):
+        back = self.summed * elements if self.on_cuda else 0
+        with briefly(self.books.device, "other", back + (max(norm, cast) if self.last else 0)):
             pass
 
     def check(self) -> None:

@@ -54,7 +54,7 @@ class OffloadedZero(Zero):
     def settle(self, parameter: Tensor) -> None:
         """`copy_grads_in_partition` (:2142): with the last micro-batch, norm and float32 copy."""
         here = self.places[id(parameter)].here
-        if not self.compact and self.spec.batches.accumulation > 1:
+        if not self.compact and self.partitions_gradients and self.spec.batches.accumulation > 1:
             self._sum_on_host(parameter)
         if self.last:
             with briefly(self.books.device, "other", DOUBLE * here):
@@ -73,10 +73,14 @@ class OffloadedZero(Zero):
 
     def step(self) -> None:
         """On the host, group by group (:3063); what comes back is written into the weights in place."""
-        self.free_buckets()
-        for flat in self.flats:
+        for number, flat in enumerate(self.flats):
             with briefly(self.books.host, "other", self.update(flat.partition)):
                 pass
-        for account in self.averaged:
-            account.close()
-        self.averaged = []
+            if number in self.sums:
+                self.sums.pop(number).close()
+
+    def begin_micro_step(self, last: bool) -> None:
+        """Whole float32 sums, and the buckets that they became views of, go before the next forward pass (:1138)."""
+        super().begin_micro_step(last)
+        if not self.apart:
+            self.free_buckets()

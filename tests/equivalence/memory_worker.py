@@ -1,0 +1,78 @@
+"""One rank of a start: trains a few steps of several runs, and says how much its tensors took.
+
+    python memory_worker.py WORKS.json    # under `starts.run_script`; a list of run directories
+
+The last rank leaves RUN/memory.json: bytes at the fullest moment of a step's passes (`passes`), and of its optimizer
+(`step`).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from live_memory import LiveStorages
+from ranks import be_rank
+from worker import LIMIT, NoStore, forget
+
+from zerofit.launch import worker as product
+from zerofit.launch.environment import World
+from zerofit.plan.files import read_spec
+from zerofit.plan.spec import RunSpec
+
+
+def main() -> None:
+    runs = json.loads(Path(sys.argv[1]).read_text())
+
+    def body(world: World) -> None:
+        for run in runs:
+            figures = measured(read_spec(Path(run)))
+            if world.rank == world.size - 1:
+                (Path(run) / "memory.json").write_text(json.dumps(figures))
+
+    be_rank(Path(sys.argv[1]).parent / "logs", body, LIMIT)
+
+
+def measured(spec: RunSpec) -> dict[str, int]:
+    """Train the run."""
+    forget()
+    product.prepare_engine(spec)
+    import torch
+    from transformers import TrainerCallback
+    from transformers.trainer_utils import SaveStrategy
+
+    from zerofit.data.loader import close
+    from zerofit.tasks.loop import prepare
+
+    live = LiveStorages()
+    peaks: dict[str, list[int]] = {"passes": [], "step": []}
+
+    class Ready(TrainerCallback):
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            trainer = run.trainer
+            trainer.engine.around_step(trainer.model_wrapped, trainer.optimizer, before, after)
+
+    def before() -> None:
+        peaks["passes"].append(live.peak)
+        live.reset()
+
+    def after() -> None:
+        peaks["step"].append(live.peak)
+        live.reset()
+
+    with live, live.blind_to_gloo():
+        run = prepare(spec, torch.device("cpu"), NoStore())
+        run.trainer.args.save_strategy = SaveStrategy.NO
+        run.trainer.add_callback(Ready())
+        try:
+            run.trainer.train()
+        finally:
+            close(run.job.train_loader())
+    # The first steps make what stays; gloo's threads now and then hold on to a tensor for longer.
+    return {name: min(found[2:]) for name, found in peaks.items()}
+
+
+if __name__ == "__main__":
+    main()
