@@ -44,7 +44,7 @@ def spec_of(
     bucket: int | None = None,
     card: float = 80.0,
 ) -> RunSpec:
-    fields = {"name": strategy} if isinstance(strategy, str) else dict(strategy)
+    fields: dict[str, Any] = {"name": strategy} if isinstance(strategy, str) else dict(strategy)
     if bucket is not None:
         fields["deepspeed"] = {"zero_optimization": {"reduce_bucket_size": bucket}}
     made = recipe(
@@ -225,8 +225,9 @@ def test_gathered_weights_stay_within_their_limits(layers: int, live: int, prefe
             coordinator.leave(module, forward=False)
         coordinator.drop_all(weights)
         assert ledger.total == 0
-    # One is needed; what is needed again soon is kept, and flat tensors are there beside what was copied out of them.
-    assert ledger.peaks["init"].total <= size * (1 + min(layers, reuse + 1) + 2 * prefetch)
+    # The limit is looked at before each weight is prefetched, and not for what is needed or kept; what came with others
+    # is there twice, for a while.
+    assert ledger.peaks["init"].total <= 2 * size * (live + reuse + 2)
 
 
 class Reading(nn.Module):
