@@ -61,7 +61,8 @@ def remembering() -> Iterator[None]:
 
 
 def known(value: Tensor, mode: FakeTensorMode) -> FakeTensor:
-    """`value` without memory, whose values `mode` knows."""
+    """`value`, which has memory, as it is without, with values that `mode` knows."""
+    assert not isinstance(value, FakeTensor), "its values are to be computed with"
     assert value.numel() <= MOST, "a batch has fewer tokens"
     return mode.fake_tensor_converter.from_real_tensor(mode, value, make_constant=True)
 

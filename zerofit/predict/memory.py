@@ -54,7 +54,7 @@ def _left_out(spec: RunSpec) -> Iterator[str]:
     if spec.recipe.model.attention == "flash":
         yield "the package flash-attn: PyTorch's own kernels are counted"
     if not modelled(spec):
-        yield "completions of a model whose sizes no formula knows"
+        yield "completions, and a reference, of a model whose sizes no formula knows"
     elif spec.grpo is not None:
         yield "rollouts in detail: they are counted by formulas, within 15 %"
 
