@@ -80,7 +80,10 @@ class Seen:
     def __init__(self) -> None:
         self.names: list[str] = []
 
-    def op(self, func: Any, args: Any, outputs: Any) -> None:
+    def begin(self, model: Any) -> None:
+        """What it is of does not matter."""
+
+    def op(self, func: Any, args: Any, outputs: Any, phase: str) -> None:
         self.names.append(func.name())
 
 

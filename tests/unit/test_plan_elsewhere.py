@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,12 @@ def steps_played(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Steps that were played through: here by formulas that call themselves exact."""
     done: list[str] = []
 
-    def play(spec: RunSpec) -> Memory:
+    def play(spec: RunSpec, observers: Sequence[Any] = ()) -> Memory:
         done.append(spec.strategy.name)
         return estimate_memory(spec).model_copy(update={"exact": True})
 
     monkeypatch.setattr(predicting, "play", play)
+    monkeypatch.setattr(predicting.Timed, "speed", lambda self, spec: None)
     return done
 
 
@@ -86,7 +87,7 @@ def test_json_is_what_the_models_say() -> None:
     assert all(one.prediction is None or one.prediction.speed is None for one in stage.strategies)
 
 
-def test_a_step_of_the_recipes_own_strategy_issteps_played_through(steps_played: list[str]) -> None:
+def test_a_step_of_the_recipes_own_strategy_is_played_through(steps_played: list[str]) -> None:
     (stage,) = answer("vit-huge-food101", "--gpus", "2", "--gpu", "a100").stages
     assert steps_played == ["ddp"]
     exact = {one.strategy: one.prediction.memory.exact for one in stage.strategies if one.prediction is not None}
@@ -95,11 +96,12 @@ def test_a_step_of_the_recipes_own_strategy_issteps_played_through(steps_played:
     assert {one.prediction.memory.exact for one in stage.strategies if one.prediction is not None} == {True}
 
 
-def test_where_no_step_can_besteps_played_formulas_serve(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(spec: RunSpec) -> Memory:
+def test_where_no_step_can_be_played_formulas_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(spec: RunSpec, observers: Sequence[Any] = ()) -> Memory:
         raise Unpredicted("a step could not be played through")
 
     monkeypatch.setattr(predicting, "play", fails)
+    monkeypatch.setattr(predicting.Timed, "speed", lambda self, spec: None)
     (stage,) = answer("vit-huge-food101", "--gpus", "2", "--gpu", "a100").stages
     assert all(one.prediction is not None and not one.prediction.memory.exact for one in stage.strategies)
 
@@ -179,7 +181,7 @@ def test_a_cpu_has_no_card_to_fit() -> None:
     assert words.endswith("memory is predicted for GPUs: say which, for example --gpus 2 --gpu-memory 24GiB")
 
 
-def test_a_draft_is_shown_before_steps_aresteps_played(steps_played: list[str]) -> None:
+def test_a_draft_is_shown_before_steps_are_played(steps_played: list[str]) -> None:
     seen: list[str] = []
     show: Callable[[str], None] = seen.append
     _, words = planning.plan("vit-huge-food101", asked=planning.Asked(2, "a100"), draft=show)
@@ -203,14 +205,14 @@ def test_a_runs_page_and_table_show_both() -> None:
     write_spec(spec)
     assert read_spec(spec.run_dir).prediction == spec.prediction
     (told,) = line(spec)
-    assert told == "memory: about 25.7 GiB of 80 a GPU, at its fullest in backward: fits"
-    body = {"peak_alloc_gib": 26.5, "holds": {"weights": 2.4, "gradients": 2.4, "optimizer": 4.7, "rest": 17.0}}
+    assert told == "memory: about 23.3 GiB of 80 a GPU, at its fullest in backward: fits"
+    body = {"peak_alloc_gib": 24.0, "holds": {"weights": 2.4, "gradients": 2.4, "optimizer": 4.7, "rest": 14.5}}
     figures = beside_prediction(spec, body)
     (spec.run_dir / "result.json").write_text(json.dumps({**figures, "exit": "finished", "wall_s": 1.0}))
-    assert "26.50 GiB per rank; 25.70 were predicted (-3.0 %)" in training(spec.run_dir)
+    assert "24.00 GiB per rank; 23.34 were predicted (-2.7 %)" in training(spec.run_dir)
     page = write_page(spec.run_dir).read_text()
-    assert "25.70 predicted" in page
-    assert "26.50 GiB, off by -3.0 %" in page
+    assert "23.34 predicted" in page
+    assert "24.00 GiB, off by -2.7 %" in page
 
 
 def test_no_run_is_refused_for_what_cannot_be_predicted() -> None:

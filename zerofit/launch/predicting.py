@@ -69,7 +69,7 @@ Played = Literal["none", "own", "all"]
 
 def outlooks(every: Sequence[Alternative], host_gib: float | None, played: Played = "none") -> list[Outlook]:
     """The prediction of each; of the recipe's own with levers. Raises UserError for a card that nothing fits."""
-    timing = _Timing() if played != "none" else None
+    timing = Timed() if played != "none" else None
     found = []
     for one in every:
         step = played == "all" or (played == "own" and one.own)
@@ -91,7 +91,7 @@ def outlooks(every: Sequence[Alternative], host_gib: float | None, played: Playe
     return found
 
 
-class _Timing:
+class Timed:
     """Memory and speed of one step that is played through."""
 
     def __init__(self) -> None:
