@@ -35,7 +35,7 @@ ALWAYS = (
     "checkpoint.at_end=false",
     "evaluate.at_end=false",
 )
-NEVER = ("checkpoint.every_steps=null", "evaluate.every_steps=null")
+NEVER = tuple(f"{section}.every_{unit}=null" for section in ("checkpoint", "evaluate") for unit in ("steps", "epochs"))
 GIB = 2**30
 SLACK = 1.2
 """What a run takes of a card, at most, for each GiB that it allocates."""

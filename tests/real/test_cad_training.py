@@ -43,7 +43,7 @@ train: {micro_batch: 15, global_batch: 15, seed: 0}
 optimizer: {lr: 2e-3, betas: [0.9, 0.98], schedule: cosine, warmup: {fraction: 0.05}, weight_decay: 0.0}
 strategy: single
 """
-# Most pixels are white. Scaled as photographs are, that is 2.2 to 2.6 everywhere, and 900 steps tell no two parts apart.
+# Most pixels are white. Scaled as photographs are, that is 2.2 to 2.6 everywhere, and 900 steps tell no parts apart.
 WHITE = ("data.mean=[0.9,0.9,0.9]", "data.std=[0.2,0.2,0.2]")
 
 

@@ -169,7 +169,8 @@ def states(engine: Engine[Sizes]) -> States:
 def buckets(engine: Engine[Sizes]) -> int:
     """Bytes that gradients are reduced in.
 
-    DDP's hold all of them, in float32, all the time. DeepSpeed has two buckets where communication overlaps (stage_1_and_2.py:3256).
+    DDP's hold all of them, in float32, all the time. DeepSpeed has two where communication overlaps
+    (stage_1_and_2.py:3256).
     """
     if engine.name == "ddp":
         return FLOAT * engine.trained if engine.ranks > 1 else 0
