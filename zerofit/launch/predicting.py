@@ -82,13 +82,19 @@ def outlooks(every: Sequence[Alternative], host_gib: float | None, played: Playe
             made = prediction(one.spec, host_gib, predict)
             if one.own:
                 made = with_levers(made, one.spec, closest if played == "all" else estimate_memory)
-            if timing is not None and made.fit.verdict != "does not fit":
-                made = made.model_copy(update={"speed": timing.speed(one.spec)})
         except Unpredicted as why:
             reason = f"not predicted: {why}"
         ranks = one.spec.batches.ranks
         found.append(Outlook(strategy=one.short, own=one.own, ranks=ranks, prediction=made, reason=reason))
-    return found
+    return found if timing is None else [_timed(one, of.spec, timing) for one, of in zip(found, every, strict=True)]
+
+
+def _timed(one: Outlook, spec: RunSpec | None, timing: Timed) -> Outlook:
+    """With its speed, where it is not out of the question. After all memory, whose played steps serve here, too."""
+    if spec is None or one.prediction is None or one.prediction.fit.verdict == "does not fit":
+        return one
+    made = one.prediction.model_copy(update={"speed": timing.speed(spec)})
+    return one.model_copy(update={"prediction": made})
 
 
 class Timed:

@@ -23,8 +23,6 @@ from zerofit.predict.steps import Forward, Steps
 from zerofit.predict.watch import Observer, Watch
 from zerofit.predict.workspaces import multiplying
 
-MICRO_STEPS = 2
-"""Micro-steps at most: in the second gradients are there already, and in a third nothing is new."""
 SHARED = ("fsdp2", "zero3", "zeropp")
 """Strategies whose ranks hold shares of the weights."""
 STEPS = {
@@ -81,7 +79,7 @@ def play(spec: RunSpec, observers: Sequence[Observer] = ()) -> Played:
                     if spec.grpo is not None:
                         enter(books, "rollout")
                         play_rollout(spec, books.device)
-                    micro_steps = min(spec.batches.accumulation, MICRO_STEPS) if step == replay.steps - 1 else 1
+                    micro_steps = min(spec.batches.accumulation, replay.micro_steps) if step == replay.steps - 1 else 1
                     _train(books, replay, steps, forward, training_batch, micro_steps)
             if spec.grpo is not None and evaluates(spec):
                 enter(books, "evaluation")

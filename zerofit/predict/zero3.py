@@ -32,6 +32,7 @@ class Zero3(DeepSpeedReplay):
 
     def __init__(self, spec: RunSpec, books: Books) -> None:
         super().__init__(spec, books)
+        self.micro_steps = 1  # gradients have their place from the start
         self.steps = 2  # what is learnt in one pass is used in the next
         self.filling: list[Tensor] = []
         self.filled = 0
