@@ -6,10 +6,13 @@ on. File:line are of runtime/zero/partitioned_param_coordinator.py.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import accumulate
+from math import inf
 from typing import Protocol
 
 import torch
@@ -84,6 +87,10 @@ class Coordinator:
         self._step = 0
         self._modules: list[nn.Module] = []
         self._order: list[tuple[Weight, int]] = []
+        self._passed: list[int] = []
+        """Elements of weights that are needed before each step."""
+        self._needed: dict[Weight, list[int]] = {}
+        """The steps in which each is."""
         self._queue: deque[tuple[Weight, int]] = deque()
         self._fetched_for: dict[Weight, int] = defaultdict(lambda: -1)
         self._coming: dict[Weight, Handle] = {}
@@ -101,6 +108,11 @@ class Coordinator:
                 for step, module in enumerate(self._modules)
                 for weight in sorted(set(self.weights_of[module]), key=lambda one: one.number)
             ]
+            sizes = (sum(weight.elements for weight in self.weights_of[module]) for module in self._modules)
+            self._passed = [0, *accumulate(sizes)]
+            self._needed = defaultdict(list)
+            for weight, step in self._order:
+                self._needed[weight].append(step)
             self.trace = Trace.KNOWN
         elif self.trace is Trace.UNKNOWN:
             self.trace = Trace.LEARNING
@@ -196,15 +208,16 @@ class Coordinator:
             return known
         going = {one for one in self.weights_of[module] if not one.persistent}
         going -= {one for one in going if self._fetched_for[one] > self._step}
-        passed = 0
-        for later in self._modules[self._step :]:
-            if passed >= self.limits.reuse:
-                break
-            for weight in self.weights_of[later]:
-                going.discard(weight)
-                passed += weight.elements
+        near = bisect_left(self._passed, self._passed[self._step] + self.limits.reuse)
+        going -= {one for one in going if self._next(one) < near}
         self._releases[module, self._step] = going
         return going
+
+    def _next(self, weight: Weight) -> float:
+        """The step from now on in which it is needed."""
+        steps = self._needed[weight]
+        place = bisect_left(steps, self._step)
+        return steps[place] if place < len(steps) else inf
 
     def _release(self, weight: Weight) -> None:
         if weight.status is Status.HERE and not weight.users:

@@ -20,6 +20,7 @@ from zerofit.predict.fsdp2_group import Group, Policy, Running
 from zerofit.predict.host import page_locked
 from zerofit.predict.passing import over_all
 from zerofit.predict.replay import Books, Replay
+from zerofit.predict.sizes import written
 from zerofit.predict.updating import FLOAT, kept, made, optimizer_groups
 from zerofit.predict.zero_base import briefly, scale_bytes
 from zerofit.train.engine import DTYPES
@@ -54,17 +55,17 @@ class FullyShard(Replay):
         self.shards = {id(one): self.policy.shard(one) for group in self.groups.values() for one in group.parameters}
         self.updated = [[self.shards[id(one)] for one in group] for group in optimizer_groups(model, spec)]
         device.open("weights", scale_bytes(model))
-        self._hold_shards(list(model.parameters()))
+        self._hold_shards(model)
         keep = self.books.host if self.offloads else device
         keep.open("optimizer", sum(kept(self.spec, sum(group)) for group in self.updated))
         for unit, group in self.groups.items():
             self._hook(unit, group)
 
-    def _hold_shards(self, parameters: list[nn.Parameter]) -> None:
-        """Each whole weight is written from a float32 value on the device, and a shard of it copied."""
-        largest = max(FLOAT * one.numel() for one in parameters)
-        shard = max(FLOAT * self.shards[id(one)] for one in parameters)
-        with briefly(self.books.device, "weights", largest + shard):
+    def _hold_shards(self, model: TrainedModel) -> None:
+        """Each whole weight is written from a value on the device, and a shard of it copied."""
+        parameters = list(model.parameters())
+        whole = max(self.policy.stored(one) * (one.numel() + self.shards[id(one)]) for one in parameters)
+        with briefly(self.books.device, "other", max(whole, written(model))):
             pass
         sizes = [self.policy.stored(one) * self.shards[id(one)] for one in parameters]
         self.largest = max(sizes)

@@ -9,6 +9,7 @@ from zerofit.models.trained import TrainedModel
 from zerofit.plan.hardware import GIB
 from zerofit.predict.flat import Flat
 from zerofit.predict.ledger import Account
+from zerofit.predict.sizes import written
 from zerofit.predict.updating import FLOAT, kept
 from zerofit.predict.zero_base import DOUBLE, briefly, elements_of
 from zerofit.predict.zero_reducing import Place, Reducing
@@ -33,6 +34,8 @@ class Zero(Reducing):
         self.mine = [one for one in self.trained if self.places[id(one)].here]
         device.open("weights", self.item * (elements_of(model.parameters()) - elements_of(self.trained)))
         whole = [device.open("weights", self.item * sum(flat.sizes)) for flat in self.flats]
+        with briefly(device, "other", written(model)):
+            pass
         for flat, account in zip(self.flats, whole, strict=True):
             self._flatten(flat, account)
             self.make_masters(flat)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from zerofit.models.trained import TrainedModel
 from zerofit.predict.flat import Flat
+from zerofit.predict.sizes import written
 from zerofit.predict.updating import FLOAT, kept
 from zerofit.predict.zero_base import DeepSpeedReplay, briefly, elements_of
 
@@ -25,6 +26,8 @@ class Bf16Zero1(DeepSpeedReplay):
         self.flats = [Flat(tuple(one.numel() for one in group), self.ranks) for group in self.groups]
         device.open("weights", self.item * (elements_of(model.parameters()) - elements_of(self.trained)))
         whole = [device.open("weights", self.item * sum(flat.sizes)) for flat in self.flats]
+        with briefly(device, "other", written(model)):
+            pass
         for flat, account in zip(self.flats, whole, strict=True):
             if len(flat.sizes) > 1 or flat.padded:
                 device.open("weights", self.item * flat.elements)

@@ -6,6 +6,7 @@ File:line are of runtime/zero/stage3.py, unless another file is named.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from itertools import chain
 from unittest.mock import patch
 
 import torch.nn.functional as F
@@ -18,10 +19,11 @@ from zerofit.predict.gathering import Gathered, Shares
 from zerofit.predict.gathering_int8 import GatheredInt8
 from zerofit.predict.ledger import Account, Ledger
 from zerofit.predict.replay import Books
+from zerofit.predict.sizes import written
 from zerofit.predict.updating import FLOAT, kept
 from zerofit.predict.zero3_hooks import hook_modules
 from zerofit.predict.zero3_linear import linear
-from zerofit.predict.zero_base import DOUBLE, DeepSpeedReplay, briefly
+from zerofit.predict.zero_base import DOUBLE, DeepSpeedReplay, briefly, elements_of
 
 NORM = 250_000_000
 """Elements whose norm is taken at once (:1960)."""
@@ -51,6 +53,8 @@ class Zero3(DeepSpeedReplay):
         trained = [self.weights[id(one)] for one in self.trained]
         frozen = [weight for weight in self.weights.values() if not weight.trained]
         self.share = sum(map(self.shares.elements, trained))
+        with briefly(self.books.device, "other", self._making(model)):
+            pass
         self.hold_weights(trained, frozen)
         self.sub_groups = [part for group in self.groups for part in self._sub_groups(group)]
         self.make_masters()
@@ -82,14 +86,21 @@ class Zero3(DeepSpeedReplay):
         """Where shares of weights lie."""
         return self.books.host if self.shares.offloaded else self.books.device
 
-    def hold_weights(self, trained: list[Weight], frozen: list[Weight]) -> None:
-        """Made whole one after the other, in float32 first, and cut; those that are trained then become one tensor.
+    def _making(self, model: TrainedModel) -> int:
+        """Bytes of what is whole for a moment: a weight, in float32 first (runtime/zero/partition_parameters.py:263).
 
-        That goes by way of the host (runtime/zero/utils.py:215).
+        Around packed ones a block at a time, or all that is outside the blocks (train/placements.PackedPlacement).
         """
-        largest = max(weight.elements for weight in (*trained, *frozen))
-        with briefly(self.books.device, "weights", (FLOAT + self.item) * largest):
-            pass
+        if not self.spec.quantised:
+            return (FLOAT + (self.item if self.item != FLOAT else 0)) * max(
+                one.elements for one in self.weights.values()
+            )
+        blocks = [elements_of(block.parameters()) for block in chain.from_iterable(model.stacks)]
+        around = elements_of(model.parameters()) - sum(blocks)
+        return max(self.item * max(around, *blocks), written(model))
+
+    def hold_weights(self, trained: list[Weight], frozen: list[Weight]) -> None:
+        """Shares; those that are trained become one tensor, by way of the host (runtime/zero/utils.py:215)."""
         with briefly(self.books.host, "weights", self.item * self.share):
             pass
         self.books.device.open("weights", sum(map(self.shares.share, (*trained, *frozen))))

@@ -29,9 +29,6 @@ class OffloadedZero3(Zero3):
             super().hold_weights(trained, frozen)
             return
         host, place = self.books.host, self.zero["offload_param"]
-        largest = max(weight.elements for weight in (*trained, *frozen))
-        with briefly(self.books.device, "weights", (FLOAT + self.item) * largest):
-            pass
         in_memory = self.share
         if place["device"] == "nvme":
             buffers = int(place["buffer_count"]) * int(place["buffer_size"])  # swap_tensor/partitioned_param_swapper.py
