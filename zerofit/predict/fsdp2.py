@@ -65,7 +65,7 @@ class FullyShard(Replay):
         """Each whole weight is written from a value on the device, and a shard of it copied."""
         parameters = list(model.parameters())
         whole = max(self.policy.stored(one) * (one.numel() + self.shards[id(one)]) for one in parameters)
-        with briefly(self.books.device, "other", max(whole, written(model))):
+        with briefly(self.books.device, "other", max(whole, written(model, fresh=self.spec.origin is None))):
             pass
         sizes = [self.policy.stored(one) * self.shards[id(one)] for one in parameters]
         self.largest = max(sizes)

@@ -37,7 +37,7 @@ class Replay(ABC):
     not_modelled: tuple[str, ...] = ()
     """What the engine does that the replay does not: one phrase each."""
     micro_steps = 2
-    """Micro-steps of an optimizer step, at most, until one is as the next: gradients are there in the second already."""
+    """Micro-steps of an optimizer step, at most: in the second, gradients are there already."""
     steps = 1
     """Optimizer steps until one is as the next: ZeRO-3 learns the order of modules in the first."""
 

@@ -34,7 +34,7 @@ class Zero(Reducing):
         self.mine = [one for one in self.trained if self.places[id(one)].here]
         device.open("weights", self.item * (elements_of(model.parameters()) - elements_of(self.trained)))
         whole = [device.open("weights", self.item * sum(flat.sizes)) for flat in self.flats]
-        with briefly(device, "other", written(model)):
+        with briefly(device, "other", written(model, fresh=self.spec.origin is None)):
             pass
         for flat, account in zip(self.flats, whole, strict=True):
             self._flatten(flat, account)

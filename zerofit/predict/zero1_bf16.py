@@ -26,7 +26,7 @@ class Bf16Zero1(DeepSpeedReplay):
         self.flats = [Flat(tuple(one.numel() for one in group), self.ranks) for group in self.groups]
         device.open("weights", self.item * (elements_of(model.parameters()) - elements_of(self.trained)))
         whole = [device.open("weights", self.item * sum(flat.sizes)) for flat in self.flats]
-        with briefly(device, "other", written(model)):
+        with briefly(device, "other", written(model, fresh=self.spec.origin is None)):
             pass
         for flat, account in zip(self.flats, whole, strict=True):
             if len(flat.sizes) > 1 or flat.padded:

@@ -97,7 +97,7 @@ class Zero3(DeepSpeedReplay):
             )
         blocks = [elements_of(block.parameters()) for block in chain.from_iterable(model.stacks)]
         around = elements_of(model.parameters()) - sum(blocks)
-        return max(self.item * max(around, *blocks), written(model))
+        return max(self.item * max(around, *blocks), written(model, fresh=self.spec.origin is None))
 
     def hold_weights(self, trained: list[Weight], frozen: list[Weight]) -> None:
         """Shares; those that are trained become one tensor, by way of the host (runtime/zero/utils.py:215)."""
