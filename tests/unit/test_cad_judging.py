@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from zerofit.cad.kernel import Kernel
-from zerofit.config.errors import UserError
 from zerofit.config.cad import COMBINATIONS
+from zerofit.config.errors import UserError
 from zerofit.evaluate.shape_asked import AskedShapes, parse_mix
 from zerofit.evaluate.shape_judging import Judged, Written, judge
 from zerofit.evaluate.shape_request import Asked

@@ -178,8 +178,8 @@ def test_the_rollout_that_is_advised_is_the_largest_that_fits() -> None:
 @pytest.mark.parametrize(
     ("changes", "hardware", "said"),
     [
-        ({}, TURING, ["peak: rollout, 10.8 GiB of 11 a card: weights 5.3, KV cache 4.4", "use grpo.rollout.batch="]),
-        ({"grpo": {"rollout": {"batch": 8}}}, TURING, ["peak: rollout, 7.5 GiB of 11 a card"]),
+        ({}, TURING, ["peak: rollout, 10.9 GiB of 11 a card: weights 5.3, KV cache 4.4", "use grpo.rollout.batch="]),
+        ({"grpo": {"rollout": {"batch": 8}}}, TURING, ["peak: rollout, 7.7 GiB of 11 a card"]),
         (
             {"strategy": "zero3", "grpo": {"rollout": {"batch": 8}}},
             TURING,
@@ -197,9 +197,9 @@ def test_the_rollout_that_is_advised_is_the_largest_that_fits() -> None:
             ["peak: ", "use model.lora, which has hardly any optimizer state, or strategy=zero3"],
         ),
         (
-            {"model": WHOLE, "grpo": {"rollout": {"engine": "vllm"}}},
+            {"model": {**WHOLE, "shape": "qwen3-4b"}, "grpo": {"rollout": {"engine": "vllm", "vllm_memory": 0.6}}},
             HOPPER,
-            ["vLLM 41.9", "lower grpo.rollout.vllm_memory"],
+            ["vLLM 83.9", "lower grpo.rollout.vllm_memory"],
         ),
         (
             {"model": {"shape": None, "pretrained": "someone/model"}},

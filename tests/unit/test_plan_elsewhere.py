@@ -12,13 +12,19 @@ from plan_examples import CPU
 from typer.testing import CliRunner, Result
 
 from zerofit import cli
+from zerofit.config.load import load_recipe
 from zerofit.launch import planning, predicting
 from zerofit.launch.asked import HERE
 from zerofit.launch.searching import axes
+from zerofit.launch.worker import beside_prediction
 from zerofit.plan.answer import Plan, Search
 from zerofit.plan.closed_form import estimate_memory
+from zerofit.plan.files import read_spec, write_spec
 from zerofit.plan.prediction import Memory, Unpredicted
 from zerofit.plan.spec import RunSpec
+from zerofit.report.outlook import line
+from zerofit.report.page import write_page
+from zerofit.report.table import training
 
 
 @pytest.fixture(autouse=True)
@@ -120,13 +126,14 @@ def test_a_page_shows_bars_against_the_card() -> None:
 
 
 def test_a_grid_says_what_is_needed(steps_played: list[str]) -> None:
-    words = ["qwen3-8b-sft", "--search", "gpus=1,8", "gpu-memory=11,24,141", "--quick"]
+    machines = ["--host-memory", "64GiB", "gpus=1,8", "gpu-memory=11,24,141"]
+    words = ["qwen3-8b-sft", "--search", *machines, "--quick"]
     found = Search.model_validate_json(call(*words, "--json").stdout)
     assert [(cell.gpus, cell.memory_gib) for cell in found.cells] == [
         (count, size) for count in (1, 8) for size in (11.0, 24.0, 141.0)
     ]
     cells = {(cell.gpus, cell.memory_gib): cell for cell in found.cells}
-    assert cells[1, 11.0].strategy is None
+    assert cells[1, 11.0].strategy is None, "what is offloaded fits the card, and not the host"
     assert cells[8, 141.0].strategy in ("ddp", "zero1")
     lines = call(*words).output.splitlines()
     assert lines[1].split() == ["GPUs", "11", "GiB", "24", "GiB", "141", "GiB"]
@@ -187,3 +194,29 @@ def test_a_runs_prediction_is_kept_beside_what_was_measured() -> None:
     told = own.against(own.peak_gib * 1.25)
     assert told == {"peak_gib": own.peak_gib, "measured_gib": own.peak_gib * 1.25, "error": -0.2}
     assert json.loads(json.dumps(told)) == told
+
+
+def test_a_runs_page_and_table_show_both() -> None:
+    staged = planning.staged_plan(load_recipe("vit-huge-food101"), planning.Asked(2, "a100"), None, follows=False)
+    spec, why = predicting.predicted(staged.spec, 512.0)
+    assert (why, spec.prediction is not None) == (None, True)
+    write_spec(spec)
+    assert read_spec(spec.run_dir).prediction == spec.prediction
+    (told,) = line(spec)
+    assert told == "memory: about 25.7 GiB of 80 a GPU, at its fullest in backward: fits"
+    body = {"peak_alloc_gib": 26.5, "holds": {"weights": 2.4, "gradients": 2.4, "optimizer": 4.7, "rest": 17.0}}
+    figures = beside_prediction(spec, body)
+    (spec.run_dir / "result.json").write_text(json.dumps({**figures, "exit": "finished", "wall_s": 1.0}))
+    assert "26.50 GiB per rank; 25.70 were predicted (-3.0 %)" in training(spec.run_dir)
+    page = write_page(spec.run_dir).read_text()
+    assert "25.70 predicted" in page
+    assert "26.50 GiB, off by -3.0 %" in page
+
+
+def test_no_run_is_refused_for_what_cannot_be_predicted() -> None:
+    said = load_recipe("qwen3-8b-cifar10", ["model.pretrained=someone/some-model"])
+    spec = planning.staged_plan(said, planning.Asked(4, "h200"), None, follows=False).spec
+    same, why = predicting.predicted(spec, 512.0)
+    assert same is spec
+    assert why is not None
+    assert why.startswith("memory: not predicted: the sizes of someone/some-model are not at hand")

@@ -15,7 +15,6 @@ from zerofit.plan.closed_form import estimate_memory
 from zerofit.plan.fitting import fit
 from zerofit.plan.levers import candidates
 from zerofit.plan.prediction import Memory, Prediction, Unpredicted
-from zerofit.plan.shaped import shaped
 from zerofit.plan.spec import RunSpec
 from zerofit.plan.strategy import resolve_strategy, without_file
 
@@ -91,7 +90,7 @@ def play(spec: RunSpec) -> Memory:
     from zerofit.predict.memory import predict_memory  # torch and transformers: seconds
 
     try:
-        return predict_memory(shaped(spec))
+        return predict_memory(spec)
     except Unpredicted:
         raise
     except Exception as error:  # of a library that was never meant to run so; formulas are there

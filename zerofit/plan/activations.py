@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from zerofit.plan.anatomy import Anatomy, Part
 from zerofit.plan.blocks import Block
+from zerofit.plan.precision import AMPERE
 from zerofit.plan.states import FLOAT, Engine, Sizes
 
 FIRST = ("q_proj", "k_proj", "v_proj", "query", "key", "value", "c_attn")
@@ -54,6 +55,22 @@ def flows(anatomy: Anatomy) -> list[Flow]:
     return found
 
 
+SCORE = 8
+"""Bytes of an attention score in a block's backward, where PyTorch's attention writes scores out."""
+
+
+def written_out(engine: Engine[Sizes], block: Block, tokens: int, *, masked: bool) -> int:
+    """Scores for a token that attention writes out, of all heads; 0 where a kernel does without.
+
+    Before Ampere there is no FlashAttention, and PyTorch's other kernel takes no keys that heads share
+    (`enable_gqa`): transformers asks for those wherever there is no mask.
+    """
+    capability = engine.spec.hardware.capability
+    shared = block.key < block.query and not masked
+    old = capability is not None and capability < AMPERE
+    return block.heads * tokens if shared and (old or engine.compute == FLOAT) else 0
+
+
 def saved(engine: Engine[Sizes], block: Block, trained: frozenset[str], *, masked: bool, dropped: bool) -> int:
     """Bytes for a token that a block saves of which a gradient is wanted.
 
@@ -90,9 +107,10 @@ def kept_by_blocks(engine: Engine[Sizes], flow: Flow, *, masked: bool) -> tuple[
     lora = engine.spec.recipe.model.lora
     dropped = lora is not None and lora.dropout > 0
     block, kept, again = flow.part.stack.block, 0, 0
+    scores = engine.compute * written_out(engine, block, flow.part.tokens, masked=masked)
     stream = FLOAT if engine.autocast else engine.compute
     for number, (trained, reached) in enumerate(zip(flow.trained, flow.reached, strict=True)):
-        whole = saved(engine, block, trained, masked=masked, dropped=dropped) if reached else 0
+        whole = scores + saved(engine, block, trained, masked=masked, dropped=dropped) if reached else 0
         if whole and (mode == "full" or (mode == "selective" and number % 2 == 0)):
             kept += stream * block.hidden
             again = max(again, whole)

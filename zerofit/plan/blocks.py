@@ -41,6 +41,8 @@ class Block:
     """Whether the MLP has three matrices."""
     rms: bool
     """Whether norms are RMSNorm as transformers writes it, which computes in float32; else LayerNorm."""
+    heads: int
+    """Attention heads."""
     head_norm: bool = False
     """Whether queries and keys are normalised."""
     scaled: bool = False
@@ -96,6 +98,7 @@ def decoder_block(sizes: Decoder) -> Block:
         inner=sizes.intermediate,
         gated=sizes.gated,
         rms=sizes.family not in WITH_POSITIONS,
+        heads=sizes.heads,
         head_norm=sizes.family in WITH_QK_NORM,
     )
 
@@ -134,7 +137,8 @@ def encoder_block(fields: Mapping[str, Any]) -> Block:
     small = {f"{norm}.{part}": hidden for norm in norms for part in ("weight", "bias")}
     small |= {f"{name}.bias": outputs for name, (_, outputs) in linears.items()}
     small |= {f"layer_scale{number}.lambda1": hidden for number in (1, 2) if dino}
-    return Block(linears, small, hidden, hidden, hidden, inner, gated, rms=False, scaled=dino)
+    heads = int(fields.get("num_attention_heads", 1))
+    return Block(linears, small, hidden, hidden, hidden, inner, gated, rms=False, heads=heads, scaled=dino)
 
 
 def perceiver_block(points: Points) -> Block:
@@ -144,7 +148,7 @@ def perceiver_block(points: Points) -> Block:
     linears |= {"up": (width, WIDER * width), "down": (WIDER * width, width)}
     small = {f"{norm}.{part}": width for norm in ("norm", "mlp_norm") for part in ("weight", "bias")}
     small |= {f"{name}.bias": outputs for name, (_, outputs) in linears.items()}
-    return Block(linears, small, width, width, width, WIDER * width, gated=False, rms=False)
+    return Block(linears, small, width, width, width, WIDER * width, gated=False, rms=False, heads=points.heads)
 
 
 def fourier_width(points: Points) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from math import prod
 
-from zerofit.plan.activations import flows, kept_by_blocks, passing, returning
+from zerofit.plan.activations import SCORE, flows, kept_by_blocks, passing, returning, written_out
 from zerofit.plan.anatomy import Anatomy, anatomy_of
 from zerofit.plan.blocks import fourier_width
 from zerofit.plan.grpo_memory import COLUMNS, TOKENS, stages
@@ -132,21 +132,24 @@ def _forward(engine: Engine[Anatomy], resident: Split, gradients: int) -> Split:
 
 
 def _backward(engine: Engine[Anatomy], resident: Split, gradients: int) -> Split:
-    """At its start all activations are there; at its end all gradients, and those that no engine makes before."""
+    """It begins with the head; then all activations are there, and a block's gradients, or what it computes again.
+
+    At its end all gradients are there, also those that no engine makes before. The fullest of these moments.
+    """
     kept, again, gradient = _activations(engine)
-    grows = not _resident_gradients(engine)
+    head, inside, inputs = _logits(engine, backward=True), again + gradient, _inputs(engine)
+    begins = {"activations": kept + inputs, "logits": head}
+    if inside > head:
+        begins = {"activations": kept + inputs + inside, "logits": 0}
     split = resident | {
         "weights": resident["weights"] + _copies(engine, backward=True),
         "gathered": _gathered(engine),
-        "buckets": _reducing(engine),
-        "activations": kept + again + gradient + _inputs(engine),
-        "logits": _logits(engine, backward=True),
+        "buckets": resident.get("buckets", 0) or _reducing(engine),
     }
-    if not grows:
-        return split | {"gradients": gradients}
-    if gradients > split["activations"] - again - gradient + split["logits"]:
-        return split | {"gradients": gradients, "activations": again + gradient, "logits": 0}
-    return split | {"gradients": 0}
+    if _resident_gradients(engine):
+        return split | begins | {"gradients": gradients}
+    ends = {"activations": inside, "gradients": gradients}
+    return split | (begins if sum(begins.values()) > sum(ends.values()) else ends)
 
 
 def _evaluation(engine: Engine[Anatomy], resident: Split) -> Split:
@@ -179,7 +182,8 @@ def _activations(engine: Engine[Anatomy]) -> tuple[int, int, int]:
         again = max(again, tokens * anew)
         block = flow.part.stack.block
         if any(flow.reached):
-            gradient = max(gradient, tokens * returning(engine, block))
+            scores = written_out(engine, block, flow.part.tokens, masked=masked and flow.part is engine.sizes.main)
+            gradient = max(gradient, tokens * (returning(engine, block) + (SCORE - engine.compute) * scores))
         else:
             again = max(again, tokens * passing(engine, block))
     return kept, again, gradient
@@ -229,20 +233,26 @@ def _logits(engine: Engine[Anatomy], *, backward: bool) -> int:
 
 
 def _copies(engine: Engine[Anatomy], *, backward: bool, wanted: bool = True) -> int:
-    """Float32 weights in the compute type under autocast.
+    """Float32 weights of blocks in the compute type under autocast.
 
-    Trained ones are kept for as long as autocast lasts, which is a forward pass or a block that is computed again;
-    frozen ones until their backward, where gradients flow through them and are `wanted`.
+    Trained ones are kept for as long as autocast lasts: a forward pass, or a block that is computed again. Frozen ones
+    are kept where gradients flow through them and are `wanted`, until their backward; else for a block.
     """
     if not engine.autocast:
         return 0
     full = engine.spec.strategy.activation_checkpointing == "full"
     found = 0
     for flow in flows(engine.sizes):
-        count = sum(flow.reached if wanted else map(bool, flow.trained))
-        count = min(count, 1) if full and backward else count
-        found += count * flow.part.stack.block.matrices * engine.compute
-    return found
+        sizes = {f"{name}.weight": prod(shape) for name, shape in flow.part.stack.block.linears.items()}
+        blocks = [
+            (sum(size for name, size in sizes.items() if name in trained), sum(sizes.values()), reached)
+            for trained, reached in zip(flow.trained, flow.reached, strict=True)
+        ]
+        one = max(whole for _, whole, _ in blocks)
+        cached = sum(trained for trained, _, _ in blocks)
+        frozen = sum(whole - trained for trained, whole, reached in blocks if reached and wanted and not full)
+        found += one if full and backward else max(cached + frozen, one)
+    return found * engine.compute
 
 
 def _gathered(engine: Engine[Anatomy]) -> int:
@@ -256,7 +266,7 @@ def _gathered(engine: Engine[Anatomy]) -> int:
     whole = engine.weights(engine.compute)
     if engine.stage == 3:
         most = (engine.spec.deepspeed or {})["zero_optimization"]["stage3_max_live_parameters"]
-        return int(min(whole, most * engine.compute + prod(engine.sizes.head) * engine.compute))
+        return int(min(whole, most * engine.compute))
     block = max(part.stack.block.elements for part in engine.sizes.parts)
     outside = sum(part.outside for part in engine.sizes.parts)
     return engine.compute * ((2 if engine.ranks == 1 else 3) * block + outside)

@@ -12,7 +12,6 @@ from trl.kernels import chunked_logprob
 from trl.trainer import utils
 
 from zerofit.models.trained import TrainedModel
-from zerofit.predict.replay import Replay
 
 COLUMNS: int = utils._CHUNKED_LOGPROB_CHUNK_SIZE
 """Entries of the vocabulary whose logits are there at a time."""
@@ -24,13 +23,12 @@ def fused_head(model: TrainedModel, outputs: tuple[str, ...]) -> None:
 
 
 @contextmanager
-def on_gpu(replay: Replay) -> Iterator[None]:
+def on_gpu() -> Iterator[None]:
     """The head scores the positions that count alone, and Triton's kernels, which have no memory of their own, are left
     out.
     """
     with ExitStack() as stack:
         stack.enter_context(patch.object(utils, "_use_triton", lambda device: True))
-        stack.enter_context(patch.object(utils, "maybe_gather_lm_head_ctx", lambda *_: replay.reading_head()))
         for name in ("_forward_tile", "_backward_tile"):
             stack.enter_context(patch.object(chunked_logprob, name, _nothing))
         stack.enter_context(patch.object(chunked_logprob, "_addmm_fp32", _added))

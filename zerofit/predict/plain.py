@@ -8,9 +8,10 @@ from contextlib import AbstractContextManager
 import torch
 
 from zerofit.models.trained import TrainedModel
-from zerofit.predict.optimizers import groups_of, kept, norm, passing
+from zerofit.predict.optimizers import norm
 from zerofit.predict.replay import Replay
 from zerofit.predict.sizes import rounded, weights_of, written
+from zerofit.predict.updating import kept, made, optimizer_groups
 from zerofit.train.engine import DTYPES
 
 TOGETHER = 250 * 2**20
@@ -26,14 +27,14 @@ class Whole(Replay):
         return torch.float32
 
     def attach(self, model: TrainedModel) -> None:
-        device, optimizer = self.books.device, self.spec.recipe.optimizer
+        device = self.books.device
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.elements = [parameter.numel() for parameter in self.trained]
-        self.groups = [[parameter.shape for parameter in group] for group in groups_of(model, self.spec)]
+        self.groups = [[parameter.numel() for parameter in group] for group in optimizer_groups(model, self.spec)]
         device.open("weights", weights_of(model))
         device.open("other", written(model)).close()
         self.connect(model)
-        device.open("optimizer", kept(optimizer, self.elements))
+        device.open("optimizer", kept(self.spec, sum(self.elements)))
 
     def connect(self, model: TrainedModel) -> None:
         """What ranks need to train together: of one, nothing."""
@@ -46,10 +47,10 @@ class Whole(Replay):
         """Gradients stay where they are."""
 
     def step(self) -> None:
-        device, optimizer = self.books.device, self.spec.recipe.optimizer
-        if optimizer.clip_grad is not None:
+        device = self.books.device
+        if self.spec.recipe.optimizer.clip_grad is not None:
             device.open("other", norm(self.elements)).close()
-        device.open("other", passing(optimizer, self.groups)).close()
+        device.open("other", max(made(self.spec, group, on_cuda=True) for group in self.groups)).close()
         for parameter in self.trained:
             parameter.grad = None
 

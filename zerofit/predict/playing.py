@@ -25,6 +25,8 @@ from zerofit.predict.workspaces import multiplying
 
 MICRO_STEPS = 2
 """Micro-steps at most: in the second gradients are there already, and in a third nothing is new."""
+SHARED = ("fsdp2", "zero3", "zeropp")
+"""Strategies whose ranks hold shares of the weights."""
 STEPS = {
     "classify": "zerofit.predict.image_steps:ImageSteps",
     "probe": "zerofit.predict.image_steps:ImageSteps",
@@ -57,9 +59,9 @@ def play(spec: RunSpec, observers: Sequence[Observer] = ()) -> Played:
     model = fake_model(spec, replay.held(), mode)
     steps = _steps(spec.recipe.task)(spec)
     training = steps.batch(spec.batches.micro, training=True)
-    evaluation = steps.batch(spec.batches.evaluate_micro, training=False) if extracting or evaluates(spec) else None
+    evaluation = steps.batch(spec.batches.evaluate_micro, training=False) if extracting or _larger(spec) else None
     model.train()
-    with pretending(mode, spec.hardware.capability), steps.on_gpu(replay):
+    with pretending(mode, spec.hardware.capability), steps.on_gpu():
         steps.prepare(model)
         watch = Watch(books.device, model, steps.logits, observers)
         forward = partial(_called, replay, model)
@@ -79,7 +81,7 @@ def play(spec: RunSpec, observers: Sequence[Observer] = ()) -> Played:
                         play_rollout(spec, books.device)
                     micro_steps = min(spec.batches.accumulation, MICRO_STEPS) if step == replay.steps - 1 else 1
                     _train(books, replay, steps, forward, training_batch, micro_steps)
-            if spec.grpo is not None:
+            if spec.grpo is not None and evaluates(spec):
                 enter(books, "evaluation")
                 play_judging(spec, books.device)
             if evaluation is not None:
@@ -89,7 +91,7 @@ def play(spec: RunSpec, observers: Sequence[Observer] = ()) -> Played:
                     steps.evaluate(forward, watch.taken(without_memory(evaluation, mode)))
         if not extracting:
             enter(books, "save")
-            replay.save()
+            books.device.open("gathered", _gathered_to_save(spec, model)).close()
     return Played(books, replay.not_modelled)
 
 
@@ -99,10 +101,14 @@ def extracts(spec: RunSpec) -> bool:
 
 
 def evaluates(spec: RunSpec) -> bool:
-    """Whether batches are evaluated that are larger than those of training."""
-    evaluate, batches = spec.recipe.evaluate, spec.batches
-    ever = batches.evaluate_steps is not None or evaluate.at_start or evaluate.at_end
-    return ever and batches.evaluate_micro > batches.micro and spec.grpo is None
+    """Whether the run's model is evaluated at any time."""
+    evaluate = spec.recipe.evaluate
+    return spec.batches.evaluate_steps is not None or evaluate.at_start or evaluate.at_end
+
+
+def _larger(spec: RunSpec) -> bool:
+    """Whether it is evaluated in batches that are larger than those of training."""
+    return evaluates(spec) and spec.grpo is None and spec.batches.evaluate_micro > spec.batches.micro
 
 
 def enter(books: Books, phase: Phase) -> None:
@@ -124,6 +130,14 @@ def _train(
         replay.micro_step_done()
     enter(books, "step")
     replay.step()
+
+
+def _gathered_to_save(spec: RunSpec, model: TrainedModel) -> int:
+    """Bytes of the largest weight, as it is held: whole weights are gathered one by one where ranks hold shares."""
+    if spec.strategy.name not in SHARED:
+        return 0
+    float32 = spec.strategy.name == "fsdp2"
+    return max(parameter.numel() * (4 if float32 else parameter.itemsize) for parameter in model.parameters())
 
 
 def _called(replay: Replay, model: TrainedModel, *arguments: Any, **options: Any) -> Any:

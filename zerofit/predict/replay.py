@@ -67,10 +67,6 @@ class Replay(ABC):
         """Around forward passes: autocast where the engine uses that."""
         return nullcontext()
 
-    def reading_head(self) -> AbstractContextManager[object]:
-        """Around TRL's reads of the LM head's weight, past its module: once in forward, and once in backward."""
-        return nullcontext()
-
     @abstractmethod
     def micro_step_done(self) -> None:
         """After each backward pass."""
@@ -78,6 +74,3 @@ class Replay(ABC):
     @abstractmethod
     def step(self) -> None:
         """Phase step: the norm of the gradients, the optimizer, and what is freed then."""
-
-    def save(self) -> None:
-        """Phase save: what is gathered on the device for a checkpoint."""

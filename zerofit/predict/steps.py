@@ -12,7 +12,6 @@ from torch import Tensor
 from zerofit.models.trained import TrainedModel
 from zerofit.plan.spec import RunSpec
 from zerofit.predict.batches import Batch
-from zerofit.predict.replay import Replay
 
 Forward = Callable[..., Any]
 """The model as its engine calls it."""
@@ -27,8 +26,8 @@ class Steps(ABC):
     def __init__(self, spec: RunSpec) -> None:
         self.spec = spec
 
-    def on_gpu(self, replay: Replay) -> AbstractContextManager[None]:
-        """Has what the task calls besides the model take what it takes on a GPU, of that engine."""
+    def on_gpu(self) -> AbstractContextManager[None]:
+        """Has what the task calls besides the model take what it takes on a GPU."""
         return nullcontext()
 
     def prepare(self, model: TrainedModel) -> None:

@@ -10,7 +10,6 @@ from torch import Tensor
 from zerofit.models.trained import TrainedModel
 from zerofit.predict.batches import Batch, of_completions, of_text
 from zerofit.predict.heads import COLUMNS, fused_head, on_gpu
-from zerofit.predict.replay import Replay
 from zerofit.predict.steps import Forward, Steps
 
 
@@ -20,8 +19,8 @@ class TextSteps(Steps):
     outputs: tuple[str, ...] = ("log_probs", "entropy", "is_top1")
     """What TRL's trainer has the head compute."""
 
-    def on_gpu(self, replay: Replay) -> AbstractContextManager[None]:
-        return on_gpu(replay)
+    def on_gpu(self) -> AbstractContextManager[None]:
+        return on_gpu()
 
     def prepare(self, model: TrainedModel) -> None:
         fused_head(model, self.outputs)
