@@ -66,11 +66,11 @@ class Zero(Reducing):
         self.books.device.open("optimizer", sum(kept(self.spec, flat.partition) for flat in self.flats))
 
     def micro_step_done(self) -> None:
-        """runtime/engine.py:3068: ZeRO-1 reduces with the last micro-batch alone."""
+        """runtime/engine.py:3073: ZeRO-1 reduces with the last micro-batch alone."""
         if not (self.partitions_gradients or self.last):
             return
         if not (self.partitions_gradients or self.overlaps):
-            for parameter in self.trained:  # :972
+            for parameter in self.trained:  # :971
                 if id(parameter) in self.apart:
                     self._into_bucket(parameter)
         self._reduce()
@@ -100,13 +100,13 @@ class Zero(Reducing):
             self.own = None
 
     def step(self) -> None:
-        """Norm (:2648), then group by group (:3060)."""
+        """Norm (:2648), then group by group (:3075)."""
         device = self.books.device
         largest = max((self.places[id(one)].here for one in self.mine), default=0)
         with briefly(device, "other", DOUBLE * largest):
             pass
         for number, flat in enumerate(self.flats):
-            if number == len(self.flats) - 1:  # which the last views of are freed with (:3103, :3135)
+            if number == len(self.flats) - 1:  # which the last views of are freed with (:3103, :3128)
                 self.free_buckets()
             self._update(number, flat)
 

@@ -72,7 +72,7 @@ class OffloadedZero(Zero):
         """Nothing waits on the device but float32 sums, if there are any."""
 
     def step(self) -> None:
-        """On the host, group by group (:3063); what comes back is written into the weights in place."""
+        """On the host, group by group (:3078); what comes back is written into the weights in place."""
         for number, flat in enumerate(self.flats):
             with briefly(self.books.host, "other", self.update(flat.partition)):
                 pass

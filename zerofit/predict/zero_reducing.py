@@ -45,7 +45,7 @@ class Reducing(DeepSpeedReplay):
         self.compact = self.summed == FLOAT and self.item != FLOAT
         """Whether own gradients are added up in one flat float32 buffer a group (:1259)."""
         self.whole_sums = self.compact and not self.partitions_gradients
-        """Whether whole gradients are added up in float32, before anything is reduced (:404)."""
+        """Whether whole gradients are added up in float32, before anything is reduced (:401)."""
         self.bucket_item = self.summed if self.whole_sums else self.item
         self.buffers: list[Account] = []
         self.filling: list[Tensor] = []
