@@ -68,7 +68,6 @@ class FullyShard(Replay):
         with briefly(self.books.device, "other", max(whole, written(model, fresh=self.spec.origin is None))):
             pass
         sizes = [self.policy.stored(one) * self.shards[id(one)] for one in parameters]
-        self.largest = max(sizes)
         if not self.offloads:
             self.books.device.open("weights", sum(sizes))
         else:  # page-locked one by one (_fsdp_param.py, `reset_sharded_param`)
@@ -150,12 +149,6 @@ class FullyShard(Replay):
             pass
         for group in self.groups.values():
             group.forget_gradients()
-
-    def save(self) -> None:
-        """Whole weights go to the host one by one, each from its shards as they are held."""
-        ranks = self.spec.batches.ranks
-        with briefly(self.books.device, "gathered", self.largest * (ranks + (self.offloads and self.on_cuda))):
-            pass
 
 
 class Leaving(torch.autograd.Function):

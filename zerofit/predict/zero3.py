@@ -145,9 +145,6 @@ class Zero3(DeepSpeedReplay):
         own = {
             module: [self.weights[id(one)] for one in module.parameters(recurse=False)] for module in model.modules()
         }
-        self.largest_module = max(
-            sum(self.shares.whole(weight) for weight in weights if not weight.persistent) for weights in own.values()
-        )
         coordinator = Coordinator(own, self.gathered, limits)
         hook_modules(model, coordinator, self.weights, self.gathered)
         return coordinator
@@ -225,11 +222,6 @@ class Zero3(DeepSpeedReplay):
             pass
         joined.close()
         gradient.close()
-
-    def save(self) -> None:
-        """Whole weights go to the host module by module (runtime/engine.py:5631)."""
-        with briefly(self.books.device, "gathered", self.largest_module):
-            pass
 
     def forget_seconds(self) -> None:
         """ZeRO++ has more to do."""
