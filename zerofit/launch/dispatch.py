@@ -12,10 +12,11 @@ from pathlib import Path
 
 from zerofit.config.errors import UserError
 from zerofit.config.schema import Train
-from zerofit.launch import environment, ops_cache, outer, rundir
+from zerofit.launch import environment, ops_cache, outer, rundir, shortfall
 from zerofit.launch.failure import Failure
 from zerofit.launch.local import Outcome, run_ranks
 from zerofit.plan.hardware import detect
+from zerofit.plan.prediction import Prediction
 from zerofit.plan.spec import Hardware
 from zerofit.plan.strategy import Chosen
 
@@ -43,6 +44,8 @@ class Launch:
     """What each rank runs."""
     steps: int | None = None
     """Optimizer steps in all; null for an evaluation."""
+    prediction: Prediction | None = None
+    """Of a training's memory."""
 
     @property
     def worker_arguments(self) -> list[str]:
@@ -196,3 +199,5 @@ def _tell(failure: Failure, launch: Launch, debug: bool) -> None:
     log = launch.logs / f"rank-{failure.rank}.log"
     print(f"rank {failure.rank} failed" + (f"; its log: {log}" if launch.run_dir.exists() else ""), file=sys.stderr)
     print("\n".join(lines if debug else lines[-20:]), file=sys.stderr)
+    for line in shortfall.lines(failure.message, failure.traceback, launch.prediction):
+        print(line, file=sys.stderr)

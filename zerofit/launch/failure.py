@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import NoReturn, TextIO
 
 from zerofit.config.errors import UserError
+from zerofit.launch.shortfall import ran_out
 
 INTERRUPTED = 4
 """Exit code of a rank, and of the command, that was asked to stop, has saved and stopped."""
 USER = 2
 """Exit code where the user can mend it."""
+MEMORY = 3
+"""Exit code where memory ran out: it would run out again."""
 END = 60.0
 """Seconds for what libraries do at the end: one that waits for a network in vain must not hold a rank."""
 
@@ -42,7 +45,9 @@ class Failure:
     @property
     def code(self) -> int:
         """The exit code it stands for."""
-        return USER if self.user else 1
+        if self.user:
+            return USER
+        return 1 if ran_out(self.message) is None else MEMORY
 
 
 def guard(rank: int, logs: Path, body: Callable[[], None], echo: Sequence[TextIO] = ()) -> None:

@@ -252,6 +252,7 @@ def _launch(spec: RunSpec, lock: int, arguments: tuple[str, ...], made: tuple[Pa
         lock=lock,
         made=made,
         steps=spec.batches.total_steps,
+        prediction=spec.prediction,
         again=f"zerofit train --resume {os.path.relpath(spec.run_dir)}",
     )
 
