@@ -3,8 +3,9 @@
 signal: {"number": 15, "to": "launcher" or "rank", "rank": R, "before": "MODULE:FUNCTION" or "phase": "step 5"}
     Rank R (null: the launcher itself) sends that signal when it comes there, and waits until it has arrived. At a phase
     it first waits until all ranks listen: the signal ends those that do not.
-crash: {"run": "ddp-x2", "rank": R, "kind": "OutOfMemoryError", "message": "CUDA out of memory. ..."}
-    In the run whose directory has that name the second step of rank R ends with this error, of torch or Python.
+crash: {"run": "ddp-x2", "rank": R, "kind": "OutOfMemoryError", "message": "CUDA out of memory. ...", "above": 4}
+    In the run whose directory has that name the second step of rank R ends with this error, of torch or Python; where
+    `above` is given, if its micro-batch is larger than that.
 clock: true
     `time.time` of launcher and ranks jumps a day forwards and backwards.
 """
@@ -37,10 +38,10 @@ def in_rank() -> None:
     arm(int(os.environ["RANK"]))
     wanted = _given.get("crash")
     if wanted is not None and wanted["rank"] == int(os.environ["RANK"]) and Path(sys.argv[1]).name == wanted["run"]:
-        crash(wanted["kind"], wanted["message"])
+        crash(wanted["kind"], wanted["message"], wanted.get("above", 0))
 
 
-def crash(kind: str, message: str) -> None:
+def crash(kind: str, message: str, above: int) -> None:
     """Let this rank's second step end so."""
     import torch
 
@@ -49,7 +50,7 @@ def crash(kind: str, message: str) -> None:
     loss = ImageTrainer.compute_loss
 
     def crashing(self: ImageTrainer, *arguments: Any, **options: Any) -> Any:
-        if self.state.global_step == 1:
+        if self.state.global_step == 1 and self.args.per_device_train_batch_size > above:
             raise {"OutOfMemoryError": torch.OutOfMemoryError, "ValueError": ValueError}[kind](message)
         return loss(self, *arguments, **options)
 

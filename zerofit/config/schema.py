@@ -61,6 +61,9 @@ class Train(Section):
     """Decides weights, order of samples, and augmentation."""
     label_smoothing: BelowOne = 0.0
     """Share of the target spread over all classes."""
+    on_oom: Literal["fail", "retry"] = "fail"
+    """A run whose GPU has no more memory ends, or goes on from its last checkpoint with half the micro-batch and twice
+    the accumulation: the same global batch, the same numbers."""
 
     @model_validator(mode="after")
     def _length(self) -> Train:

@@ -66,12 +66,20 @@ def has_finished(path: Path) -> bool:
 
 def exit_of(path: Path) -> str | None:
     """How a run ended: finished, interrupted, failed; null where it does not say."""
+    return _result_of(path).get("exit")
+
+
+def error_of(path: Path) -> str | None:
+    """Why a run has failed, in its rank's words; null where it does not say."""
+    return _result_of(path).get("error")
+
+
+def _result_of(path: Path) -> dict[str, Any]:
     try:
-        result = json.loads((path / "result.json").read_text(encoding="utf-8"))
+        result: dict[str, Any] = json.loads((path / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    end: str | None = result.get("exit")
-    return end
+        return {}
+    return result
 
 
 def remove(path: Path, made: Sequence[Path]) -> None:

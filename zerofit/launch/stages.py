@@ -50,7 +50,8 @@ def run(course: Course, *, nproc: int | None, debug: bool, restarts: Restarts) -
             try:
                 stage = partial(launch, course, number)
                 code = dispatch(stage, nproc=nproc, debug=debug, show=_make_page)
-                while code == 1 and restarts.another(course.run(number)):
+                while code != 0 and (changes := restarts.again(code, course.run(number))) is not None:
+                    stage = partial(launch, course, number, changes=changes)
                     code = dispatch(stage, nproc=nproc, debug=debug, show=_make_page)
             except UserError as error:
                 kept = f"\nstage {number} of {count} has ended the job; {advice}" if is_job(course.directory) else ""
@@ -136,15 +137,18 @@ def establish(course: Course) -> Course:
     return replace(course, directory=directory, made=made)
 
 
-def launch(course: Course, number: int, hardware: Hardware, ranks: int | None) -> Launch:
+def launch(
+    course: Course, number: int, hardware: Hardware, ranks: int | None, *, changes: Sequence[str] = ()
+) -> Launch:
     """A stage from its newest checkpoint, or from its start where it has none; what it left then is removed first.
 
-    Raises UserError, which leaves nothing of a new job whose first stage it is.
+    With `changes` of its recipe it goes on as it is. Raises UserError, which leaves nothing of a new job whose first
+    stage it is.
     """
     stage = course.run(number)
     if stage.exists():
-        if any(stage.glob("checkpoints/step-*")):
-            return replace(go_on(stage, None, (), hardware, ranks), again=None)
+        if changes or any(stage.glob("checkpoints/step-*")):
+            return replace(go_on(stage, None, changes, hardware, ranks, anew=bool(changes)), again=None)
         os.close(rundir.claim(stage))
         rundir.remove(stage, (stage,))
     first = course.made if number == 1 else ()

@@ -59,6 +59,7 @@ def train(
     patience.grace(os.environ), patience.watchdog(os.environ)  # what is wrong with them is said before all else
     workarounds.quiet()
     restarts, launches = Restarts(auto_resume), list[Launch]()
+    changes: tuple[str, ...] | None = ()
     if outer_world(os.environ) is None:
         course = asked()
         if course is not None:
@@ -71,7 +72,7 @@ def train(
         if course is not None:
             return stages.plan_one(course, hardware, ranks)
         if launches:
-            return go_on(launches[0].run_dir, None, (), hardware, ranks, anew=True)
+            return go_on(launches[0].run_dir, None, changes or (), hardware, ranks, anew=True)
         if resume is not None:
             if is_foreign(resume, source):
                 if source is None:
@@ -96,9 +97,10 @@ def train(
         return dispatch(noted, nproc=nproc, debug=debug, show=_show)
 
     code = once()
-    while code == 1 and restarts.another(launches[0].run_dir):
+    ours = outer_world(os.environ) is None
+    while ours and code != 0 and (changes := restarts.again(code, launches[0].run_dir)) is not None:
         code = once()
-    if code == 0 and launches and outer_world(os.environ) is None:
+    if code == 0 and launches and ours:
         from zerofit.launch.answered import after_training
 
         code = after_training(launches[0].run_dir, None, nproc=nproc, debug=debug)
