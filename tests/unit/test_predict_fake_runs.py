@@ -85,6 +85,9 @@ def test_completions_have_a_cache_and_a_reference() -> None:
     reference = plain.phases["step"] + split(text(), "init")["weights"] / GIB
     assert measured.phases["step"] == pytest.approx(reference, rel=1e-3)
     assert any("rollouts" in what for what in plain.not_modelled)
+    assert plain.exact == (plain.phase not in ("rollout", "evaluation"))
+    many = text(task="grpo", grpo=grpo | {"num_generations": 64}, train=_batch(64) | {"micro_batch": 1})
+    assert (predict_memory(many).phase, predict_memory(many).exact) == ("rollout", False)
 
 
 @pytest.mark.parametrize("mix", ["text", "points", "text+points+image"])

@@ -13,6 +13,9 @@ from zerofit.predict.playing import play
 from zerofit.predict.rollouts import modelled
 from zerofit.predict.watch import Observer
 
+BY_FORMULA = ("rollout", "evaluation")
+"""Phases of rewards whose peaks are not played through."""
+
 
 def predict_memory(spec: RunSpec, observers: Sequence[Observer] = ()) -> Memory:
     """Of the rank that needs most. Raises UserError as `build_model` does, and Unpredicted.
@@ -33,7 +36,7 @@ def predict_memory(spec: RunSpec, observers: Sequence[Observer] = ()) -> Memory:
         split={kind: _gib(size) for kind, size in moment.split.items()},
         phases={name: _gib(found.total) for name, found in books.device.peaks.items()},
         host_gib=round(spec.batches.ranks * (PROCESS + host.total / GIB), 4),
-        exact=True,
+        exact=spec.grpo is None or phase not in BY_FORMULA,
         not_modelled=(*_left_out(spec), *played.not_modelled),
     )
 
