@@ -59,7 +59,7 @@ def test_a_grpo_run_shows_its_rewards_and_what_it_wrote(tmp_path: Path) -> None:
         "64 completions = 16 prompts × 4, one for each step",
         "1 × math_correct, 0.2 × think_format",
         "7,473 prompts",
-        "peak: rollout, 10.9 GiB of 11 a card",
+        "peak: rollout, 10.8 GiB of 11 a card",
         "Of the 10 completions that were kept of step 3; reasoning is grey.",
         "reward 1.00 math_correct 1.00 think_format 0.100 advantage 0.500 right answer 3 tokens 40",
         "tokens 49, cut off",
