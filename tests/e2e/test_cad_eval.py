@@ -19,6 +19,8 @@ from cli_runs import environment, refused, zerofit
 from PIL import Image
 from shrink import omni_cad
 
+pytestmark = pytest.mark.thorough
+
 BLOCKS = """\
 name: blocks
 task: cad
