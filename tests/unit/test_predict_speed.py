@@ -107,3 +107,13 @@ def test_what_was_measured_is_ranked_right_and_met_within_the_band_and_half_of_i
 def test_no_time_is_predicted_for_a_cpu() -> None:
     assert rates_of(CPU, 2) is None
     assert Timing().speed(images(VIT | {"shape": BLOCKS}).model_copy(update={"hardware": CPU})) is None
+
+
+def test_what_a_play_saw_that_broke_off_is_not_kept() -> None:
+    timing, spec = Timing(), images(VIT)
+    with pytest.raises(RuntimeError, match="watched by 1"), timing.watching(spec) as observers:
+        raise RuntimeError(f"broke off, watched by {len(observers)}")
+    with timing.watching(spec) as observers:
+        assert len(observers) == 1
+    with timing.watching(spec) as observers:
+        assert observers == []

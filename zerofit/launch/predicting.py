@@ -108,7 +108,11 @@ class Timed:
 
     def closest(self, spec: RunSpec) -> Memory:
         """As `closest`."""
-        return closest(spec, self._timing.observers(spec))
+        try:
+            with self._timing.watching(spec) as observers:
+                return play(spec, observers)
+        except Unpredicted:
+            return estimate_memory(spec)
 
     def speed(self, spec: RunSpec) -> Speed | None:
         """Null where it is not predicted, whatever goes wrong."""
@@ -132,10 +136,10 @@ def play(spec: RunSpec, observers: Sequence[Observer] = ()) -> Memory:
         raise Unpredicted(f"a step could not be played through: {said}") from error
 
 
-def closest(spec: RunSpec, observers: Sequence[Observer] = ()) -> Memory:
+def closest(spec: RunSpec) -> Memory:
     """By a step that is played through; where that cannot be, by formulas. Raises Unpredicted."""
     try:
-        return play(spec, observers)
+        return play(spec)
     except Unpredicted:
         return estimate_memory(spec)
 

@@ -178,15 +178,20 @@ def _patches(spec: RunSpec, fields: Shape) -> tuple[int, int]:
 def _vit(spec: RunSpec, fields: Shape) -> Part:
     block, (patch, patches) = encoder_block(fields), _patches(spec, fields)
     hidden, inside = block.hidden, "backbone.embeddings."
-    before = {
+    before = _embeddings(inside, patch, patches, hidden)
+    after = {"backbone.layernorm.weight": hidden, "backbone.layernorm.bias": hidden}
+    stack = Stack("backbone.layers.", int(fields["num_hidden_layers"]), block)
+    return Part(before, stack, after | _classifier(spec, hidden), patches + 1)
+
+
+def _embeddings(inside: str, patch: int, patches: int, hidden: int) -> Sizes:
+    """What a vision transformer has before its blocks, by names that begin with `inside`."""
+    return {
         f"{inside}cls_token": hidden,
         f"{inside}position_embeddings": (patches + 1) * hidden,
         f"{inside}patch_embeddings.projection.weight": 3 * patch**2 * hidden,
         f"{inside}patch_embeddings.projection.bias": hidden,
     }
-    after = {"backbone.layernorm.weight": hidden, "backbone.layernorm.bias": hidden}
-    stack = Stack("backbone.layers.", int(fields["num_hidden_layers"]), block)
-    return Part(before, stack, after | _classifier(spec, hidden), patches + 1)
 
 
 def _patch_lm(spec: RunSpec, model: PatchLM, fields: Shape) -> Part:
@@ -252,12 +257,7 @@ def _vision(model: CadMllm, vision: Vision, width: int) -> Part:
     block, patch = encoder_block(fields), int(fields["patch_size"])
     patches = (size_of(vision, fields) // patch) ** 2
     inside, hidden = "vision.embeddings.", block.hidden
-    before = {
-        f"{inside}cls_token": hidden,
-        f"{inside}position_embeddings": (patches + 1) * hidden,
-        f"{inside}patch_embeddings.projection.weight": 3 * patch**2 * hidden,
-        f"{inside}patch_embeddings.projection.bias": hidden,
-    }
+    before = _embeddings(inside, patch, patches, hidden)
     after = {"vision.layernorm.weight": hidden, "vision.layernorm.bias": hidden}
     blocks = "vision.encoder.layer." if fields.get("model_type") == "dinov2" else "vision.layers."
     stack = Stack(blocks, int(fields["num_hidden_layers"]), block)

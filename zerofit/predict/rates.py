@@ -21,8 +21,8 @@ LAUNCH_S = 6e-6
 VISIT_S = 1.5e-3
 """Seconds for a module with weights each time that ZeRO-3 fetches and releases these (ViT-H on 4 H200s: 0.79 s more
 than under DDP, for 520 visits)."""
-PINNED, PAGEABLE = 0.8, 0.3
-"""Shares of PCIe's rate that copies between pinned, and between pageable, host memory and a GPU reach."""
+PINNED = 0.8
+"""Share of PCIe's rate that copies between pinned host memory and a GPU reach."""
 PCIE_GB_S = {7: 16.0, 8: 32.0, 9: 64.0, 10: 64.0}
 """GB/s one way of a card's 16 lanes, by the major version of its compute capability: PCIe 3, 4 and 5."""
 HOST_BYTES_S = 10e9

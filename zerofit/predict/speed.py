@@ -10,21 +10,20 @@ from __future__ import annotations
 from zerofit.config.strategy import ZERO_STAGE
 from zerofit.plan.prediction import Speed
 from zerofit.plan.spec import RunSpec
-from zerofit.predict.rates import LAUNCH_S, VISIT_S
+from zerofit.predict.rates import LAUNCH_S, VISIT_S, Rates
 from zerofit.predict.roofline import Roofline
 from zerofit.predict.traffic import traffic
 
 ERROR = 0.3
 """Half-width of the band: 18 steps measured on H200s, predicted without calibration, were off by 26 % on average."""
 
-
 PASSES = {"none": 2, "selective": 3, "full": 3}
 """Times that a block's modules are entered for a micro-batch: forward, recomputation, backward."""
 
 
-def speed(spec: RunSpec, seen: Roofline) -> Speed:
-    """Of a run whose micro-batches the roofline has seen."""
-    rates, micro_steps = seen.rates, spec.batches.accumulation
+def speed(spec: RunSpec, seen: Roofline, rates: Rates) -> Speed:
+    """Of a run whose micro-batches the roofline has seen, maybe under another strategy or on other ranks."""
+    micro_steps = spec.batches.accumulation
     moved = traffic(spec, seen.trained, seen.frozen)
     share = micro_steps / seen.micro_steps
     compute = share * seen.seconds

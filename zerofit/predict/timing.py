@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from zerofit.config.strategy import REPLICATED
 from zerofit.plan.prediction import Speed
 from zerofit.plan.spec import RunSpec
 from zerofit.predict.memory import playable
@@ -10,9 +14,6 @@ from zerofit.predict.rates import rates_of
 from zerofit.predict.roofline import Roofline
 from zerofit.predict.speed import speed
 
-AUTOCAST = ("single", "ddp")
-"""Strategies that cast weights at each use; the others compute with weights that are in the low precision already."""
-
 
 class Timing:
     """Rooflines of micro-batches, by what decides on a GPU's work in them."""
@@ -20,32 +21,33 @@ class Timing:
     def __init__(self) -> None:
         self._seen: dict[tuple[object, ...], Roofline] = {}
 
-    def observers(self, spec: RunSpec) -> list[Roofline]:
-        """What is to watch a run of `spec` that is played through anyway; nothing where its time is not predicted."""
-        roofline = self._roofline(spec)
-        if roofline is None or _kind(spec) in self._seen:
-            return []
-        self._seen[_kind(spec)] = roofline
-        return [roofline]
+    @contextmanager
+    def watching(self, spec: RunSpec) -> Iterator[list[Roofline]]:
+        """What is to watch `spec` while it is played through; where its time is known or not predicted, nothing.
+
+        What a play has seen that did not come to its end is not kept.
+        """
+        rates, kind = rates_of(spec.hardware, spec.batches.ranks), _kind(spec)
+        if rates is None or spec.grpo is not None or extracts(spec) or kind in self._seen:
+            yield []
+            return
+        roofline = Roofline(rates, spec.precision)
+        yield [roofline]
+        self._seen[kind] = roofline
 
     def speed(self, spec: RunSpec) -> Speed | None:
         """Of a run; null for rewards, whose rollouts decide, features that are computed once, and a CPU.
 
         Raises as `play` does.
         """
-        for roofline in self.observers(spec):
-            play(playable(spec), [roofline])
-        seen = self._seen.get(_kind(spec))
-        return None if seen is None else speed(spec, seen)
-
-    @staticmethod
-    def _roofline(spec: RunSpec) -> Roofline | None:
-        rates = rates_of(spec.hardware, spec.batches.ranks)
-        if rates is None or spec.grpo is not None or extracts(spec):
-            return None
-        return Roofline(rates, spec.precision)
+        with self.watching(spec) as observers:
+            if observers:
+                play(playable(spec), observers)
+        seen, rates = self._seen.get(_kind(spec)), rates_of(spec.hardware, spec.batches.ranks)
+        return None if seen is None or rates is None else speed(spec, seen, rates)
 
 
 def _kind(spec: RunSpec) -> tuple[object, ...]:
+    """Under single and ddp weights are cast at each use; the others compute with weights in the low precision."""
     strategy = spec.strategy
-    return strategy.name in AUTOCAST, spec.batches.micro, strategy.activation_checkpointing, spec.precision
+    return strategy.name in REPLICATED, spec.batches.micro, strategy.activation_checkpointing, spec.precision

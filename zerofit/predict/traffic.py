@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zerofit.config.strategy import ZERO_STAGE
+from zerofit.config.strategy import REPLICATED, ZERO_STAGE
 from zerofit.plan.spec import RunSpec
 from zerofit.plan.states import BYTES, FLOAT
 
@@ -45,7 +45,7 @@ def traffic(spec: RunSpec, trained: int, frozen: int) -> Traffic:
     low, stage = BYTES[spec.precision], ZERO_STAGE.get(spec.strategy.name, 0)
     every, share = trained + frozen, (ranks - 1) / ranks
     sharded = stage == 3 or name == "fsdp2"
-    reduced = FLOAT if name in ("single", "ddp") else low
+    reduced = FLOAT if name in REPLICATED else low
     if sharded:
         gathers = INT8 * every + low * every if name == "zeropp" else 2 * low * every
         hidden = micro_steps * share * (gathers + reduced * trained)
