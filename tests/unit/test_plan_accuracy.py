@@ -1,0 +1,38 @@
+"""Peaks that a GPU measured after they had been predicted (docs/plan-accuracy.jsonl): they must stay within 3 %."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[2] / "bench"))
+import plan_accuracy
+
+MEASURED = Path(__file__).parents[2] / "docs/plan-accuracy.jsonl"
+NAMES = (
+    "classify-1.7b/zero1/1",
+    "vit-base/ddp/1",
+    "sft-1.7b/zero2+offload_optimizer/1",
+    "sft-1.7b/fsdp2+offload_all/1",
+    "sft-1.7b-8192/zero3/1",
+    "lora-8b/zero2/1",
+    "qlora-7b/zero2/1",
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("accuracy") / "data"
+    plan_accuracy.make_data(path)
+    return path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_peak_is_what_was_measured(name: str, data: Path) -> None:
+    recipe, *fields = dict(plan_accuracy.configurations(1, data))[name]
+    found = plan_accuracy.predicted(recipe, fields, argparse.Namespace(gpu="h200", gpus=1))
+    measured = plan_accuracy.read(MEASURED)[name]["measured_gib"]
+    assert found["predicted_gib"] == pytest.approx(measured, rel=0.03)
