@@ -136,6 +136,36 @@ raise ConnectionError("peer closed the connection")"""
     assert "Traceback" not in capfd.readouterr().out  # rank 0's, a mere victim
 
 
+def test_on_a_full_drive_the_rank_that_had_room_to_say_why_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_full(logs: Path) -> bool:  # rank 0 is slower than the first look at the ranks
+        (logs / "looked").touch()
+        return True
+
+    monkeypatch.setattr(local, "_is_full", is_full)
+    body = """\
+if rank == 1:
+    os._exit(failure.USER)
+while not (logs / "looked").exists():
+    pass
+print("error: 0 B are free", flush=True)
+os._exit(failure.USER)"""
+    outcome, _ = run(tmp_path, body)
+    assert outcome.failure is not None
+    assert (outcome.failure.rank, outcome.failure.message, outcome.code) == (0, "0 B are free", 2)
+
+
+def test_a_users_error_that_no_rank_had_room_to_say_is_one_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_is_full", lambda logs: True)
+    outcome, logs = run(tmp_path, "os._exit(failure.USER)")
+    assert outcome.failure is not None
+    assert outcome.failure.message == f"ended with status 2; no space is left in {logs}"
+    assert outcome.code == 2
+
+
 def test_a_users_error_is_told_apart(tmp_path: Path) -> None:
     outcome, _ = run(tmp_path, 'if rank == 1: raise UserError("3.png is torn")\nawait_death_of(1)\nraise OSError')
     assert outcome.failure is not None

@@ -107,11 +107,25 @@ def _watch(ranks: _Ranks, events: Events, log_dir: Path, grace: float) -> Outcom
             ended = _ended_by(failed.values(), asked)
             if ended:
                 return Outcome(signal=ended)
-            time.sleep(SETTLE)  # whose peers may have reported already
-            failed |= {rank: status for rank, status in ranks.statuses().items() if status not in (0, INTERRUPTED)}
-            return Outcome(failure=_first_failure(failed, log_dir))
+            return Outcome(failure=_first_failure(_settled(ranks, failed, log_dir), log_dir))
         if len(statuses) == len(ranks.processes):
             return Outcome(interrupted=INTERRUPTED in statuses.values())
+
+
+def _settled(ranks: _Ranks, failed: dict[int, int], log_dir: Path) -> dict[int, int]:
+    """All that have failed, once their peers had time to report.
+
+    A full drive may have left no room for what a rank had to say, and some in a peer's log: such a rank's peers are
+    waited for, for GRACE at most.
+    """
+    until = time.monotonic() + GRACE
+    while True:
+        time.sleep(SETTLE)
+        failed |= {rank: status for rank, status in ranks.statuses().items() if status not in (0, INTERRUPTED)}
+        silent = not failure.records(log_dir) and not any(_said(rank, log_dir) for rank in failed)
+        waiting = silent and _is_full(log_dir) and len(failed) < len(ranks.processes)
+        if not waiting or time.monotonic() > until:
+            return failed
 
 
 def _ended_by(statuses: Iterable[int], asked: int | None) -> int | None:
@@ -139,7 +153,9 @@ def _first_failure(failed: Mapping[int, int], log_dir: Path) -> Failure:
     records = failure.records(log_dir)
     told = {one.rank for one in records}
     untold = {rank: status for rank, status in failed.items() if rank not in told}
-    first = next((rank for rank, status in untold.items() if status != -signal.SIGABRT), None)
+    first = next((rank for rank, status in untold.items() if status == failure.USER and _said(rank, log_dir)), None)
+    if first is None:
+        first = next((rank for rank, status in untold.items() if status != -signal.SIGABRT), None)
     if first is None and records:
         return records[0]
     if first is None:
@@ -149,20 +165,32 @@ def _first_failure(failed: Mapping[int, int], log_dir: Path) -> Failure:
 
 def _untold(rank: int, status: int, log_dir: Path) -> Failure:
     """The failure of a rank that could not say why: killed, ended by a library, or without room for its record."""
-    log = log_dir / f"rank-{rank}.log"
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    last = lines[-1] if lines else ""
-    user = status == failure.USER and last.startswith("error: ")
-    if user:
-        message = last.removeprefix("error: ")
+    lines, said, full = _lines(rank, log_dir), _said(rank, log_dir), _is_full(log_dir)
+    if status == failure.USER and said:
+        message = said
     elif status < 0:
         message = f"killed by {signal.Signals(-status).name}"
         message += ": most often by the kernel, out of memory" if status == -signal.SIGKILL else ""
     else:
         message = f"ended with status {status}"
-        message += f"; no space is left in {log_dir}" if shutil.disk_usage(log_dir).free < BLOCK else ""
+        message += f"; no space is left in {log_dir}" if full else ""
     text = "\n".join([*lines[-20:], message])
+    user = status == failure.USER and (bool(said) or full)
     return Failure(rank=rank, time=time.time(), user=user, message=message, traceback=text)
+
+
+def _lines(rank: int, log_dir: Path) -> list[str]:
+    return (log_dir / f"rank-{rank}.log").read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def _said(rank: int, log_dir: Path) -> str:
+    """The user's error that ends a rank's log, or nothing."""
+    last = (_lines(rank, log_dir) or [""])[-1]
+    return last.removeprefix("error: ") if last.startswith("error: ") else ""
+
+
+def _is_full(log_dir: Path) -> bool:
+    return shutil.disk_usage(log_dir).free < BLOCK
 
 
 def _complete_logs(log_dir: Path) -> None:
