@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import noise
 
 if TYPE_CHECKING:
     from zerofit.plan.spec import RunSpec
@@ -85,6 +86,29 @@ CASES = (
         4,
         ("ddp", "zero2"),
     ),
+    Case(
+        "probe-8b",
+        "qwen3-8b-cifar100-probe",
+        (
+            "data.classes=null",
+            "data.label_column=null",
+            "data.source=folder",
+            "data.path=DATA/images",
+            "init_from=null",
+        ),
+        64,
+        1,
+        ("ddp", "zero2", "zero3"),
+    ),
+    Case(
+        "cad-1.7b",
+        "bench/cad.yaml",
+        ("data.path=DATA/cad", "model.shape=qwen3-1.7b"),
+        8,
+        1,
+        ("ddp", "zero2", "zero3", "fsdp2"),
+    ),
+    Case("cad-8b", "bench/cad.yaml", ("data.path=DATA/cad",), 8, 1, ("zero3",)),
 )
 
 
@@ -96,7 +120,7 @@ def words(case: Case, strategy: str, gpus: int, data: Path) -> list[str]:
     whole = name.partition("+")
     offload = {"": "{}", "offload_optimizer": "{optimizer: cpu}", "offload_all": "{optimizer: cpu, params: cpu}"}
     fields += [f"strategy.name={whole[0]}", f"strategy.offload={offload[whole[2]]}"]
-    if "DATA/images" not in " ".join(case.fields):
+    if "DATA/train.jsonl" in " ".join(case.fields):
         fields.append("data.validation=0")
         fields.append("data.validation_path=DATA/train.jsonl")
     return [case.recipe, *(field.replace("DATA", str(data)) for field in fields)]
@@ -107,29 +131,6 @@ def configurations(gpus: int, data: Path) -> Iterator[tuple[str, list[str]]]:
     for case in CASES:
         for strategy in case.strategies:
             yield f"{case.name}/{strategy}/{gpus}", words(case, strategy, gpus, data)
-
-
-def make_data(root: Path) -> None:
-    """Noise: 512 images of ten classes, and 256 rows of text that fill 2,048 and 8,192 bytes."""
-    import numpy as np
-    from PIL import Image
-
-    if root.exists():
-        return
-    drawn = np.random.default_rng(0)
-    for split, count in (("train", 512), ("test", 20)):
-        for number in range(count):
-            directory = root / "images" / split / f"class-{number % 10}"
-            directory.mkdir(parents=True, exist_ok=True)
-            pixels = drawn.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(directory / f"{number}.png")
-    random.seed(0)
-    letters = "abcdefghij klmnop "
-    with (root / "train.jsonl").open("w") as file:
-        for number in range(512):
-            said = "".join(random.choices(letters, k=1850))
-            turns = [{"role": "user", "content": f"row {number}"}, {"role": "assistant", "content": said}]
-            file.write(json.dumps({"messages": turns}) + "\n")
 
 
 def read(file: Path) -> dict[str, dict[str, Any]]:
@@ -268,7 +269,7 @@ def main() -> None:
     parser.add_argument("--room", type=float, default=0.0, help="GiB of a GPU for runs side by side; 0: one by one")
     parser.add_argument("--limit", type=float, default=3600.0, help="seconds of measuring")
     options = parser.parse_args()
-    make_data(options.data)
+    noise.make(options.data)
     options.out.mkdir(parents=True, exist_ok=True)
     {"predict": predict, "measure": measure}[options.what](options)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).parents[2] / "bench"))
+import noise
 import plan_accuracy
 
 MEASURED = Path(__file__).parents[2] / "docs/plan-accuracy.jsonl"
@@ -26,7 +27,7 @@ NAMES = (
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("accuracy") / "data"
-    plan_accuracy.make_data(path)
+    noise.make(path)
     return path
 
 
