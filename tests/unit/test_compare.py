@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from plan_examples import CPU, FACTS, gpus, recipe
 
 from zerofit.config.errors import UserError
+from zerofit.config.load import load_job, recipe_names
 from zerofit.config.profile import Profile
+from zerofit.config.schema import Recipe
 from zerofit.launch.failure import Failure
 from zerofit.plan.build import make_plan
 from zerofit.plan.spec import RunSpec
@@ -236,6 +238,14 @@ def test_a_case_changes_the_strategy_and_leaves_out_what_no_step_needs(tmp_path:
     assert (sized.train.micro_batch, sized.train.global_batch, sized.profile) == (5, 10, None)
     assert sized.optimizer.warmup.steps == 3
     assert (sized.strategy.offload.optimizer, sized.strategy.deepspeed) == (None, {"x": 1})
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_stage_of_every_shipped_recipe_can_be_compared(name: str, tmp_path: Path) -> None:
+    for base in load_job(name).stages:
+        made = recipe_of(base, Case("zero2", 2), FACTS, tmp_path, steps=3, traced=base.task != "probe")
+        assert Recipe.model_validate(made.model_dump()) == made
+        assert (made.evaluate.problems, made.evaluate.shapes, made.evaluate.at_start) == (None, None, False)
 
 
 def planned(**sections: Any) -> RunSpec:

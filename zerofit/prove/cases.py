@@ -89,7 +89,7 @@ def recipe_of(
         "train": recipe.train.model_copy(update={"epochs": None, "max_steps": steps, **batch}),
         "optimizer": recipe.optimizer.model_copy(update={"warmup": warmup}),
         "checkpoint": recipe.checkpoint.model_copy(update=never),
-        "evaluate": recipe.evaluate.model_copy(update=never),
+        "evaluate": recipe.evaluate.model_copy(update={**never, "at_start": False, "problems": None, "shapes": None}),
         "track": recipe.track.model_copy(update={"every": 1, "to": ()}),
         "profile": Profile(steps=window(steps)) if traced else None,
     }
