@@ -29,6 +29,7 @@ from zerofit.models.build import build_model
 from zerofit.models.placement import WholePlacement
 from zerofit.plan.build import make_plan
 from zerofit.plan.files import write_spec
+from zerofit.plan.grpo_memory import COLUMNS
 from zerofit.plan.spec import RunSpec
 from zerofit.train.engine import WEIGHTS
 
@@ -47,10 +48,14 @@ MODEL = {
 }
 FREEZE = [{"pattern": r"^vision\.", "freeze": True}, "."]
 LORA = {**MODEL, "lora": {"rank": 3, "alpha": 12}}
+# Its logits are made in two tiles. Its head is frozen: torch's float32 norm of so many gradients is off by 1e-4, so
+# that shares of them have another one.
+WIDE = {**LORA, "shape": {**LANGUAGE, "vocab_size": COLUMNS + 48}}
 KINDS: dict[str, tuple[dict[str, Any], dict[str, float]]] = {
     "whole": (MODEL, {"text": 1.0}),
     "frozen": ({**MODEL, "trainable": FREEZE}, {"text": 1.0}),
     "lora": (LORA, {"text": 1.0}),
+    "lora-wide": (WIDE, {"text": 1.0}),
     "apart": (MODEL, APART),
     "lora-apart": (LORA, APART),
 }

@@ -1,7 +1,7 @@
 """The peak of a run's memory by formulas alone, in a millisecond and without torch: within 15 %.
 
 States by plan/states.py, what blocks keep by plan/activations.py, heads as the trainers have them: TRL's fused one in
-tiles for sft, whole float32 logits for cad. The task grpo has plan/grpo_memory.py.
+tiles for sft, and for cad where the vocabulary is wider than one. The task grpo has plan/grpo_memory.py.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ def _inputs(engine: Engine[Anatomy]) -> int:
 def _logits(engine: Engine[Anatomy], *, backward: bool) -> int:
     """Bytes of the head's work: a classifier's is nothing beside the rest."""
     spec, (inputs, outputs) = engine.spec, engine.sizes.head
-    if spec.recipe.task == "sft":
+    if spec.recipe.task == "sft" or (spec.recipe.task == "cad" and outputs > COLUMNS):
         scored = spec.batches.micro * spec.text.longest
         columns = min(COLUMNS, outputs)
         cast = 0 if engine.held == engine.compute or engine.quantised else columns * inputs * engine.compute

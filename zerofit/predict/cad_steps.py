@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 from torch import Tensor
 
 from zerofit.models.trained import TrainedModel
 from zerofit.predict.batches import Batch, of_cad
+from zerofit.predict.heads import COLUMNS, on_gpu
 from zerofit.predict.steps import Forward, Steps
 
 
 class CadSteps(Steps):
-    """The loss is the model's own."""
+    """The loss is the model's own, and its LM head TRL's where that is wide."""
+
+    def on_gpu(self) -> AbstractContextManager[None]:
+        return on_gpu()
 
     def prepare(self, model: TrainedModel) -> None:
-        self.logits = (model.config.vocab_size,)
+        self.logits = (model.config.vocab_size, COLUMNS)
 
     def batch(self, rows: int, *, training: bool) -> Batch:
         return of_cad(self.spec, rows)
