@@ -70,9 +70,10 @@ def test_padding_is_small(caption: str, ranks: int) -> None:
     sizes, batches = samples.sizes(slots_of(asked)), make_batches(asked, facts, ranks)
     padded = there = 0
     for epoch in range(3):
-        lengths = sizes.drawn(shares, draw_inputs(shares, 0, epoch, len(samples)))
+        which, images = draw_inputs(shares, 0, epoch, len(samples)), np.ones(len(samples), dtype=np.int64)
+        lengths = sizes.drawn(shares, which, images)
         for rank in range(ranks):
-            order = CadOrder(sizes, shares, 1, batches, 0, rank)
+            order = CadOrder(sizes, asked.cad, batches, 0, rank)
             order.seek(epoch)
             for keys in order:
                 here = lengths[[key.sample for key in keys]]
