@@ -41,7 +41,8 @@ model:
   vision:
     shape: {hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2, patch_size: 16}
     image_size: 32
-data: {source: omni_cad, path: blocks, points: 64, mix: {text: 1, text+points+image: 1}}
+data:
+  {source: omni_cad, path: blocks, points: 64, views: 4, views_at_once: [1, 4], mix: {text: 1, text+points+image: 1}}
 train: {max_steps: 80, micro_batch: 8, global_batch: 16}
 optimizer: {lr: 1e-2}
 strategy: zero3
@@ -158,7 +159,9 @@ def test_held_to_the_grammar_on_other_blocks_by_what_was_not_trained(place: Path
 def test_one_block_is_made_of_what_is_told(place: Path, suffix: str) -> None:
     np.savetxt(place / "cloud.xyz", np.random.default_rng(0).uniform(0, 30, (100, 3)))
     Image.new("RGB", (40, 60), (200, 90, 90)).save(place / "one.png")
-    told = ("--points", "cloud.xyz", "--fit", "--image", "one.png") if suffix == ".png" else ()
+    Image.new("RGB", (40, 60), (90, 90, 200)).save(place / "two.png")
+    cloud = ("--points", "cloud.xyz", "--fit")
+    told = (*cloud, "--image", "one.png", "--image", "two.png") if suffix == ".png" else ()
     out = place / f"part{suffix}"
     done = command(place, "generate", "runs/blocks", "--text", "A block, 0.5 high.", *told, "--out", out.name)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
@@ -198,6 +201,26 @@ def test_where_no_try_is_valid_that_is_said(place: Path) -> None:
 )
 def test_mistakes_are_answered_in_one_line(place: Path, words: tuple[str, ...], reason: str) -> None:
     refused(command(place, *words), reason)
+
+
+def test_more_images_than_rows_saw_at_once_are_refused(place: Path) -> None:
+    Image.new("RGB", (32, 32)).save(place / "one.png")
+    told = [word for _ in range(6) for word in ("--image", "one.png")]
+    done = command(place, "generate", "runs/blocks", *told, "--out", "many.step")
+    refused(done, "--image: 6 images, but the run's rows saw 4 at once at most: leave 2 out")
+    assert not (place / "many.step").exists()
+
+
+def test_evaluations_show_the_most_images_or_as_many_as_are_asked_for(place: Path) -> None:
+    asked = ("eval", "runs/blocks", "--mix", "text+points+image", "--limit", "3", "--nproc", "1", "--pictures", "0")
+    for images in (1, 4):
+        done = command(place, *asked, "--data", f"data.views_at_once={images}", "--output", f"of-{images}")
+        assert done.returncode == 0, done.stderr[-3000:]
+    done = command(place, *asked, "--output", "of-most")
+    assert done.returncode == 0, done.stderr[-3000:]
+    few, four, most = (found(place / name)[1] for name in ("of-1", "of-4", "of-most"))
+    assert four == most
+    assert len(few) == len(four) == 6
 
 
 def test_a_cloud_in_another_frame_is_refused(place: Path) -> None:

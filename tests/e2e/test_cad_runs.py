@@ -34,7 +34,7 @@ model:
   vision:
     shape: {hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2, patch_size: 16}
     image_size: 32
-data: {source: parts, parts: 40, test_parts: 6, points: 64, views: 2}
+data: {source: parts, parts: 40, test_parts: 6, points: 64, views: 2, views_at_once: [1, 2]}
 train: {micro_batch: 4, global_batch: 16}
 optimizer: {lr: 1e-2}
 strategy: zero3
@@ -90,6 +90,8 @@ def test_a_curriculum_shows_more_from_stage_to_stage(job: Path) -> None:
     assert second["origin"] == str(text / "checkpoints" / "step-000002")
     page = (everything / "report.html").read_text()
     assert "Next token, by what is seen" in page
+    assert "32 px, from 2 sides, 1 to 2 at once" in page
+    assert second["data"]["images"] == 0.75
 
 
 def test_one_rank_with_larger_micro_batches_takes_the_same_steps(job: Path, tmp_path: Path) -> None:
@@ -153,6 +155,7 @@ def spoil(root: Path, how: str) -> None:
         ("model", "{text: 1}", ("00000005_00001", "has a caption and no model")),
         ("splits", "{text: 1}", ("00000005_00001", "is in two splits")),
         ("", "{texts: 1}", ("data.mix", "texts", "text+points")),
+        ("", "{image: 1}, views: 2, views_at_once: 3", ("data.views_at_once", "of models that have 2: set data.views")),
     ],
 )
 def test_bad_models_end_in_a_line_with_their_id(tmp_path: Path, how: str, mix: str, words: tuple[str, ...]) -> None:

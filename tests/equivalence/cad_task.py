@@ -27,7 +27,10 @@ TEXT, POINTS, IMAGE = range(3)
 SHOWN = ((), (POINTS,), (IMAGE,), (POINTS, IMAGE, IMAGE))
 """What rows show, by their numbers in turn."""
 APART = {"text+points": 1.0, "text+image": 1.0}
-"""The mix for which micro-batches show, in turn, clouds alone and images alone: on two ranks each one of these."""
+"""The mix for which micro-batches show, in turn, clouds alone and images alone: on two ranks each one of these.
+
+A row has one to four images.
+"""
 CLOUD, PIXELS = 11, 8
 FACTS = CadFacts(
     train=ROWS,
@@ -100,7 +103,8 @@ def global_batch(spec: RunSpec, step: int) -> list[Row]:
     epoch, place = divmod(step, sizes.steps_per_epoch)
     order = permutation(ROWS, spec.recipe.train.seed, epoch).tolist()
     numbers = order[place * sizes.global_batch : (place + 1) * sizes.global_batch]
-    shown = [SHOWN[1 + i // sizes.micro % 2] if apart else SHOWN[number % 4] for i, number in enumerate(numbers)]
+    pictured = [(POINTS,) if i // sizes.micro % 2 == 0 else (IMAGE,) * (1 + n % 4) for i, n in enumerate(numbers)]
+    shown = pictured if apart else [SHOWN[number % 4] for number in numbers]
     return [row_of(number, kinds, spec) for number, kinds in zip(numbers, shown, strict=True)]
 
 

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from cad_directories import SIZE, caption, cloud, deepcad, omni_cad, part, picture, recipe, write_json
+from hypothesis import given
+from hypothesis import strategies as st
 
 from zerofit.cad import text
 from zerofit.config.errors import UserError
@@ -22,7 +24,7 @@ from zerofit.data.cad_inputs import draw_inputs
 from zerofit.data.cad_loader import CadCollator, Models
 from zerofit.data.cad_order import CadKey
 from zerofit.data.cad_samples import open_cad_samples
-from zerofit.data.cad_views import open_views
+from zerofit.data.cad_views import open_views, standing_for
 from zerofit.plan.slots import IMAGE, POINTS, TEXT
 
 BYTES = byte_tokenizer()
@@ -80,8 +82,8 @@ def test_stages_share_what_was_made_and_what_is_gone_is_made_again(cache: Path) 
     assert np.abs(clouds[:, :, :3]).max() <= 1.0
     assert np.linalg.norm(clouds[:, :, 3:], axis=-1) == pytest.approx(1.0, abs=1e-5)
     assert len(views) == 30
-    assert views.pixels(0, 0).shape == (SIZE, SIZE, 3)
-    assert any(not np.array_equal(views.pixels(row, 0), views.pixels(row, 1)) for row in range(30))
+    assert views.pixels(0, [0])[0].shape == (SIZE, SIZE, 3)
+    assert any(not np.array_equal(*views.pixels(row, [0, 1])) for row in range(30))
     before = clouds.tobytes()
     shutil.rmtree(first.clouds_in)
     restore(recipe("parts", mix={"text+points": 1}), first)
@@ -89,10 +91,11 @@ def test_stages_share_what_was_made_and_what_is_gone_is_made_again(cache: Path) 
 
 
 def test_a_batch_has_places_for_what_rows_see_and_learns_the_commands_alone() -> None:
-    asked = recipe("parts", mix=EVERYTHING, views=2)
+    asked = recipe("parts", mix=EVERYTHING, views=2, views_at_once=[1, 2])
     facts = describe(asked)
     models, slots = Models(asked.cad, facts, "train"), slots_of(asked)
-    batch = collator(asked)([models[CadKey(number, share, 1)] for number, share in ((0, 2), (1, 0), (2, 1))])
+    keys = [CadKey(0, 2, (0, 1)), CadKey(1, 0, (0, 1)), CadKey(2, 1, (0,)), CadKey(3, 2, (1,))]
+    batch = collator(asked)([models[key] for key in keys])
     assert {name: value.dtype for name, value in batch.items()} == {
         "input_ids": torch.int64,
         "labels": torch.int64,
@@ -101,12 +104,13 @@ def test_a_batch_has_places_for_what_rows_see_and_learns_the_commands_alone() ->
         "points": torch.int32,
         "images": torch.float32,
     }
-    lengths = [int(models.sizes(slots).of(asked.cad.shares[share].inputs)[n]) for n, share in ((0, 2), (1, 0), (2, 1))]
+    sizes, shares = models.sizes(slots), asked.cad.shares
+    lengths = [int(sizes.of(shares[key.share].inputs, len(key.views))[key.sample]) for key in keys]
     assert batch["attention_mask"].sum(dim=1).tolist() == lengths
-    assert batch["input_ids"].shape == (3, max(lengths))
+    assert batch["input_ids"].shape == (4, max(lengths))
     counts = [[int((row == kind).sum()) for kind in (POINTS, IMAGE)] for row in batch["slots"]]
-    assert counts == [[slots.points, slots.image], [0, 0], [slots.points, 0]]
-    for row, number in enumerate(range(3)):
+    assert counts == [[slots.points, 2 * slots.image], [0, 0], [slots.points, 0], [slots.points, slots.image]]
+    for row, number in enumerate(range(4)):
         told = models.samples[number]
         learnt = batch["labels"][row] != -100
         assert batch["input_ids"][row][learnt].tolist() == told.commands.tolist()
@@ -116,17 +120,63 @@ def test_a_batch_has_places_for_what_rows_see_and_learns_the_commands_alone() ->
         assert kinds[: len(told.caption)] == [TEXT] * len(told.caption)
         assert batch["input_ids"][row][: len(told.caption)].tolist() == told.caption.tolist()
     clouds, views = open_clouds(facts.clouds_in, 64), open_views(facts.views_in)  # type: ignore[arg-type]
-    rows = [models.samples[number].row for number in (0, 2)]
+    rows = [models.samples[number].row for number in (0, 2, 3)]
     assert np.array_equal(batch["points"].numpy().view(np.float32), clouds[rows])
-    shown = (batch["images"][0].permute(1, 2, 0).numpy() * asked.cad.std + asked.cad.mean) * 255
-    assert shown == pytest.approx(views.pixels(rows[0], 1).astype(float), abs=1e-3)
-    assert batch["images"].shape == (1, 3, SIZE, SIZE)
+    right = [*views.pixels(rows[0], (0, 1)), *views.pixels(rows[2], (1,))]
+    assert batch["images"].shape == (3, 3, SIZE, SIZE)
+    for image, pixels in zip(batch["images"], right, strict=True):
+        shown = (image.permute(1, 2, 0).numpy() * asked.cad.std + asked.cad.mean) * 255
+        assert shown == pytest.approx(pixels.astype(float), abs=1e-3)
+
+
+def test_lengths_are_planned_for_the_most_images_and_tokens_for_the_mean(tmp_path: Path) -> None:
+    root = omni_cad(tmp_path / "omni")
+    data: dict[str, Any] = {"path": str(root), "validation": 0.25, "mix": {"text": 1, "image": 3}, "views": 4}
+    asked = recipe("omni_cad", **data, views_at_once=[1, 4])
+    one, facts, image = describe(recipe("omni_cad", **data)), describe(asked), slots_of(asked).image
+    assert facts.views_in == one.views_in
+    assert (one.images, facts.images) == (0.75, 1.875)
+    assert facts.tokens == pytest.approx(one.tokens + facts.train * 0.75 * 1.5 * image, abs=1)
+    assert facts.targets == one.targets
+    sizes = [open_cad_samples(facts, split).sizes(slots_of(asked)) for split in ("train", "validation")]
+    assert facts.longest == max(found.of(share.inputs, 4).max() for found in sizes for share in asked.cad.shares)
+    short = recipe("omni_cad", **data, views_at_once=[1, 4], max_length=facts.longest - 1)
+    assert f"is short enough: the shortest has {facts.longest}" in refused(short)
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, unique=True).map(sorted), st.integers(1, 4))
+def test_where_a_row_has_fewer_images_none_is_shown_twice_before_all_are(sides, images):
+    found = standing_for(sides, images)
+    assert len(found) == len(sides)
+    assert set(found) <= set(range(images))
+    assert len(set(found)) == min(len(sides), images)
+    assert found == sorted(found)
+    if images > max(sides):
+        assert found == sides
+    if len(sides) == 1:
+        assert found == [sides[0] % images]
+
+
+def test_models_with_fewer_images_than_rows_see_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = omni_cad(tmp_path / "omni")
+    for view in range(2, 8):
+        (root / "img" / "0000" / "00000003_00001" / f"00000003_00001_{view:03d}.png").unlink()
+    data: dict[str, Any] = {"path": str(root), "validation": 0.25, "mix": {"image": 1}, "views": 4}
+    describe(recipe("omni_cad", **data))
+    assert not capsys.readouterr().out
+    facts = describe(recipe("omni_cad", **data, views_at_once=3))
+    said = "data: fewer than 3 images, some of which are shown twice: 00000003_00001 (2)"
+    assert capsys.readouterr().out.strip() == said
+    assert facts.views_in is not None
+    views = open_views(facts.views_in)
+    assert [int(one[0, 0, 0]) for one in views.pixels(3, (0, 1, 3))] == [0, 20, 20]
+    assert [int(one[0, 0, 0]) for one in views.pixels(2, (0, 1, 3))] == [0, 40, 120]
 
 
 def test_a_batch_without_clouds_images_or_any_row_has_zeros() -> None:
     asked = recipe("parts")
     models, collate = Models(asked.cad, describe(asked), "test"), collator(asked)
-    for rows in ([models[CadKey(0, 0, 0)]], [models[CadKey(0, 0, 0, valid=False)]]):
+    for rows in ([models[CadKey(0, 0, ())]], [models[CadKey(0, 0, (), valid=False)]]):
         batch = collate(rows)
         assert batch["points"].shape == (1, 1, 6)
         assert batch["images"].shape == (1, 3, SIZE, SIZE)
@@ -139,7 +189,7 @@ def test_a_batch_without_clouds_images_or_any_row_has_zeros() -> None:
 def test_prompts_without_text_are_what_is_seen_alone() -> None:
     asked = recipe("parts", mix={"points": 1})
     models = Models(asked.cad, describe(asked), "train")
-    batch = collator(asked)([models[CadKey(0, 0, 0)]])
+    batch = collator(asked)([models[CadKey(0, 0, ())]])
     assert batch["slots"][0].tolist() == [POINTS] * 4 + [TEXT] * len(models.samples[0].commands)
 
 
@@ -155,8 +205,8 @@ def test_both_layouts_are_read_and_files_are_taken_before_the_kernel(tmp_path: P
     assert high - low == pytest.approx(0.75, abs=0.05)
     assert (low + high) / 2 == pytest.approx(0.375, abs=0.05)
     assert not found[:, :, 3:].any()
-    views = open_views(facts.views_in)
-    assert [int(views.pixels(0, view)[0, 0, 0]) for view in range(3)] == [0, 80, 0]  # of eight the first and the fifth
+    shown = open_views(facts.views_in).pixels(0, (0, 1))
+    assert [int(one[0, 0, 0]) for one in shown] == [0, 80]  # of eight the first and the fifth
 
     of_deepcad = describe(recipe(path=str(deepcad(tmp_path / "deepcad")), validation=0.25))
     commands = {tuple(one.commands.tolist()) for one in open_cad_samples(facts, "train")}
@@ -305,8 +355,8 @@ def test_padding_is_small_on_the_embedded_parts() -> None:
     sizes = open_cad_samples(describe(asked), "train").sizes(slots_of(asked))
     padded = there = 0
     which = draw_inputs(asked.cad.shares, 0, 0, 600)
-    lengths = sizes.drawn(asked.cad.shares, which)
-    for step in steps(sizes, batches(600, 8, 1, 2), 0, 0, shares=asked.cad.shares):
+    lengths = sizes.drawn(asked.cad.shares, which, np.ones(600, dtype=np.int64))
+    for step in steps(sizes, batches(600, 8, 1, 2), 0, 0, data=asked.cad):
         for micro in step:
             here = lengths[[key.sample for key in micro]]
             padded, there = padded + int(here.max()) * len(here), there + int(here.sum())
@@ -319,4 +369,5 @@ def test_images_may_be_named_by_id_alone(tmp_path: Path) -> None:
         picture(root / "images" / f"{number:08d}.png", 10 * number)
     facts = describe(recipe(path=str(root), validation=0.25, mix={"image": 1}))
     assert facts.views_in is not None
-    assert [int(open_views(facts.views_in).pixels(row, 0)[0, 0, 0]) for row in range(4)] == [0, 10, 20, 30]
+    found = [open_views(facts.views_in).pixels(row, (0,))[0] for row in range(4)]
+    assert [int(one[0, 0, 0]) for one in found] == [0, 10, 20, 30]

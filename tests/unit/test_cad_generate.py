@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from zerofit.cad import grammar, text
 from zerofit.cad.parts import part
+from zerofit.config.cad import Cad
 from zerofit.config.errors import UserError
 from zerofit.config.grpo import Sampling
 from zerofit.data.byte_tokenizer import byte_tokenizer, part_tokenizer
@@ -25,6 +27,7 @@ from zerofit.data.cad_loader import CadCollator, CadSample
 from zerofit.generate.commands import CommandTokens, Constrained
 from zerofit.generate.completion import Completion
 from zerofit.generate.conditioned import NOTHING, ConditionedGenerator
+from zerofit.launch.generating import Wanted, _check_told
 from zerofit.models.cad_mllm import CadMllm
 
 CPU = torch.device("cpu")
@@ -41,16 +44,16 @@ def model() -> CadMllm:
 
 
 def prompts() -> list[CadSample]:
-    """A cloud and an image, text alone, both, an image, and the first one again."""
+    """A cloud and an image, text alone, a cloud and two images, an image, and the first one again."""
     draw = np.random.default_rng(0)
     tokens = [draw.integers(0, 256, size).astype(np.int32) for size in (4, 9, 2, 0)]
     clouds = [draw.uniform(-1, 1, (16, 6)).astype(np.float32) for _ in range(2)]
     images = [draw.integers(0, 256, (8, 8, 3)).astype(np.uint8) for _ in range(3)]
     rows = [
-        CadSample(tokens[0], NOTHING, clouds[0], images[0]),
-        CadSample(tokens[1], NOTHING, None, None),
-        CadSample(tokens[2], NOTHING, clouds[1], images[1]),
-        CadSample(tokens[3], NOTHING, None, images[2]),
+        CadSample(tokens[0], NOTHING, clouds[0], (images[0],)),
+        CadSample(tokens[1], NOTHING, None, ()),
+        CadSample(tokens[2], NOTHING, clouds[1], (images[1], images[2])),
+        CadSample(tokens[3], NOTHING, None, (images[2],)),
     ]
     return [*rows, rows[0]]
 
@@ -95,8 +98,24 @@ def test_progress_counts_completions() -> None:
 
 def test_a_context_too_short_is_refused() -> None:
     context = model().config.max_position_embeddings
-    with pytest.raises(UserError, match=f"prompt of 11 tokens .* context of {context} tokens"):
+    with pytest.raises(UserError, match=f"prompt of 13 tokens .* context of {context} tokens"):
         complete(Sampling(max_tokens=context - 10))
+
+
+@pytest.mark.parametrize(("images", "said"), [(1, "trained on 2 or more at once"), (2, ""), (3, ""), (5, None)])
+def test_as_many_images_are_taken_as_rows_saw_at_once(
+    images: int, said: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = cad_spec(**BOTH)
+    data = Cad(source="parts", mix={"image": 1}, views=4, views_at_once=(2, 3))
+    spec = spec.model_copy(update={"recipe": spec.recipe.model_copy(update={"data": data})})
+    wanted = Wanted(Path("run"), Path("out.step"), images=(Path("one.png"),) * images)
+    if said is None:
+        with pytest.raises(UserError, match="^--image: 5 images, but .* saw 3 at once at most: leave 2 out$"):
+            _check_told(wanted, spec)
+    else:
+        _check_told(wanted, spec)
+        assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.5])

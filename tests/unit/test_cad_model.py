@@ -62,6 +62,18 @@ def test_places_are_filled_in_the_order_of_rows(model: CadMllm) -> None:
     assert not torch.allclose(patches[1], patches[2], atol=1e-3)
 
 
+def test_each_image_of_a_row_counts_in_its_order_and_for_its_row_alone(model: CadMllm) -> None:
+    given = {name: value for name, value in batch().items() if name != "labels"}
+    first, second, third = given["images"]
+    with torch.no_grad():
+        right = model(**given)["logits"]
+        another = model(**given | {"images": torch.stack([first, second, third.flip(2)])})["logits"]
+        exchanged = model(**given | {"images": torch.stack([first, third, second])})["logits"]
+    for other in (another, exchanged):
+        assert torch.equal(other[0, :13], right[0, :13])
+        assert not torch.allclose(other[1, -4:], right[1, -4:], atol=1e-3)
+
+
 def test_what_stands_in_a_place_is_not_looked_at(model: CadMllm) -> None:
     given = batch()
     other = given | {"input_ids": torch.where(given["slots"] > 0, 7, given["input_ids"])}

@@ -8,6 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from zerofit.config.cad import COMBINATIONS, MODALITIES, Cad, Inputs
+from zerofit.config.errors import UserError
+from zerofit.config.load import load_job
 from zerofit.config.schema import Recipe
 
 MODEL = {"kind": "cad_mllm", "shape": "qwen3-tiny", "tokenizer": "bytes"}
@@ -36,6 +38,14 @@ def test_weights_become_shares_in_one_order() -> None:
     ]
 
 
+@pytest.mark.parametrize(("said", "bounds"), [(3, (3, 3)), ([1, 4], (1, 4)), ([2, 2], (2, 2))])
+def test_images_at_once_are_a_number_or_a_range(said: Any, bounds: tuple[int, int]) -> None:
+    found = Cad(source="parts", views=4, views_at_once=said)
+    assert found.views_at_once == bounds
+    assert Cad.model_validate_json(found.model_dump_json()) == found
+    assert Cad(source="parts", views=4).views_at_once == (1, 1)
+
+
 @pytest.mark.parametrize("name", COMBINATIONS)
 def test_the_name_of_inputs_says_which_they_are(name: str) -> None:
     assert Inputs.named(name).name == name
@@ -58,11 +68,42 @@ def test_the_name_of_inputs_says_which_they_are(name: str) -> None:
         ({"source": "deepcad"}, {}, "deepcad needs a path"),
         ({"source": "arithmetic"}, {}, "nothing for the task cad, which takes parts, deepcad, omni_cad"),
         ({"views": 5}, {}, "less than or equal to 4"),
+        (
+            {"views": 4, "views_at_once": 5},
+            {},
+            "5 is neither a number from 1 to 4 nor a range of these: use for .* 2, or",
+        ),
+        ({"views": 4, "views_at_once": [3, 1]}, {}, r"\[3, 1\] is neither a number"),
+        ({"views": 4, "views_at_once": [0, 2]}, {}, r"\[0, 2\] is neither a number"),
+        ({"views": 4, "views_at_once": [1, 2, 3]}, {}, r"\[1, 2, 3\] is neither a number"),
+        ({"views": 4, "views_at_once": True}, {}, "true is neither a number"),
+        (
+            {"views": 2, "views_at_once": [1, 3]},
+            {},
+            "cannot see 3 images at once of models that have 2: set data.views",
+        ),
+        ({"views_at_once": 2}, {}, "cannot see 2 images at once of models that have 1"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_reason(data: dict[str, Any], model: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
         recipe(data, **model)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("5", "5 is neither a number from 1 to 4 nor a range of these: use for example 2, or [1, 4]"),
+        ("[3, 1]", "[3, 1] is neither a number from 1 to 4 nor a range of these: use for example 2, or [1, 4]"),
+        ("[0, 2]", "[0, 2] is neither a number from 1 to 4 nor a range of these: use for example 2, or [1, 4]"),
+        ("[1, 3]", "a row cannot see 3 images at once of models that have 2: set data.views"),
+    ],
+)
+def test_images_that_cannot_be_seen_are_answered_in_a_line(said: str, reason: str) -> None:
+    field = f"data.views_at_once={said}"
+    with pytest.raises(UserError) as error:
+        load_job("cad-small", ["data.views=2", field])
+    assert str(error.value) == f"command line: {field}: {reason}"
 
 
 def test_the_task_takes_no_other_model() -> None:

@@ -10,8 +10,11 @@ from plan_examples import CAD_FACTS, FACTS
 
 from zerofit.config.load import load_job
 from zerofit.models.frozen import trains_a_part
+from zerofit.plan.closed_form import estimate_memory
 from zerofit.plan.hardware import GIB
+from zerofit.plan.slots import IMAGE
 from zerofit.plan.spec import RunSpec
+from zerofit.predict.batches import of_cad
 from zerofit.predict.memory import predict_memory
 from zerofit.predict.playing import play
 from zerofit.predict.workspaces import multiplying
@@ -106,6 +109,28 @@ def test_any_mix_of_inputs_is_played(mix: str) -> None:
     found = predict_memory(spec)
     assert found.phase == "backward"
     assert found.split["logits"] > 0
+
+
+def test_several_images_of_a_row_are_played_and_reckoned_with() -> None:
+    """As many more bytes by formulas as in the played step, whose rows all have the most images."""
+    vision = {"shape": {"model_type": "vit", "patch_size": 14} | BLOCKS, "image_size": 224, "pool": 4}
+    facts = CAD_FACTS.model_copy(update={"longest": 300, "train": 100, "tokens": 25_000, "targets": 5_000})
+
+    def spec(at_once: Any) -> RunSpec:
+        data = {"source": "parts", "mix": {"image": 1}, "views": 4, "views_at_once": at_once}
+        fields = {"task": "cad", "model": {**TEXT, "kind": "cad_mllm", "vision": vision}, "data": data}
+        run = {"train": _batch(4), "optimizer": {"lr": 1e-3}, "strategy": DDP | {"name": "single"}}
+        return planned(fields | run, facts, 1)
+
+    one, several = spec(1), spec([1, 4])
+    given = of_cad(several, 4)
+    assert given["images"].shape[0] == 16
+    assert (given["slots"] == IMAGE).sum(dim=1).tolist() == [4 * 16] * 4
+    more = [
+        predict(several).split["activations"] - predict(one).split["activations"]
+        for predict in (predict_memory, estimate_memory)
+    ]
+    assert more[1] == pytest.approx(more[0], rel=0.15)
 
 
 def test_compilation_is_left_out_and_said() -> None:

@@ -28,7 +28,7 @@ def generate(
     ] = None,
     image: Annotated[
         list[Path] | None,
-        typer.Option("--image", metavar="FILE", help="A picture; repeatable: each try sees one of them, in turn."),
+        typer.Option("--image", metavar="FILE", help="A picture; repeatable: all are seen, in order of the sides."),
     ] = None,
     fit: Annotated[
         bool, typer.Option("--fit", help="Scale the points about the origin to the size of a part.")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
 
 from zerofit.config.errors import did_you_mean
 from zerofit.config.ranges import NO_BOOL, BelowOne, Count, NonNegative, Number, Positive
@@ -54,6 +55,31 @@ class Share:
     """Of the rows; all shares are 1 together."""
 
 
+MOST_VIEWS = 4
+"""Sides from which a model may be seen."""
+
+
+def parse_at_once(value: Any) -> Any:
+    """`2` -> (2, 2), `[1, 4]` -> (1, 4). Raises ValueError for what is no number from 1 to 4, nor a range of these."""
+    bounds = value if isinstance(value, list | tuple) else (value, value)
+    whole = len(bounds) == 2 and all(isinstance(one, int) and not isinstance(one, bool) for one in bounds)
+    if not whole or not 1 <= bounds[0] <= bounds[1] <= MOST_VIEWS:
+        raise ValueError(
+            f"{json.dumps(value, default=str)} is neither a number from 1 to {MOST_VIEWS} nor a range of these: use "
+            f"for example 2, or [1, {MOST_VIEWS}]"
+        )
+    return tuple(bounds)
+
+
+_NUMBER = {"maximum": MOST_VIEWS, "minimum": 1, "type": "integer"}
+AtOnce = Annotated[
+    tuple[int, int],
+    BeforeValidator(parse_at_once),
+    WithJsonSchema({"anyOf": [_NUMBER, {"items": _NUMBER, "maxItems": 2, "minItems": 2, "type": "array"}]}),
+]
+"""The fewest and the most."""
+
+
 class Cad(Section):
     """CAD models, and how they become samples."""
 
@@ -70,8 +96,12 @@ class Cad(Section):
     also learns what models are like where nothing is told."""
     points: Count = 2048
     """Points of a cloud; clouds in files are thinned to so many, or drawn from again where they have fewer."""
-    views: Annotated[int, Field(ge=1, le=4), NO_BOOL] = 1
-    """Images of each model, from as many sides; a row that sees an image sees one of them, drawn anew each epoch."""
+    views: Annotated[int, Field(ge=1, le=MOST_VIEWS), NO_BOOL] = 1
+    """Images of each model, from as many sides."""
+    views_at_once: AtOnce = (1, 1)
+    """How many of them a row sees that sees images: a number, or a range such as [1, 4] of which one is drawn for each
+    row. Which ones is drawn, too, anew each epoch; they come in the order of the sides. Evaluations show the most, of
+    the first sides."""
     mean: tuple[Number, Number, Number] = (0.485, 0.456, 0.406)
     """Subtracted per channel from pixels in 0..1; ImageNet's, as DINOv2 has it."""
     std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
@@ -106,6 +136,14 @@ class Cad(Section):
             raise ValueError("shows nothing: give one of its inputs a weight above 0, for example {text: 1}")
         return value
 
+    @field_validator("views_at_once")
+    @classmethod
+    def _enough(cls, value: tuple[int, int], info: ValidationInfo) -> tuple[int, int]:
+        views = info.data.get("views", MOST_VIEWS)
+        if value[1] > views:
+            raise ValueError(f"a row cannot see {value[1]} images at once of models that have {views}: set data.views")
+        return value
+
     @model_validator(mode="after")
     def _path(self) -> Cad:
         if (self.source == "parts") != (self.path is None):
@@ -121,6 +159,16 @@ class Cad(Section):
         return tuple(
             Share(Inputs.named(name), self.mix[name] / whole) for name in COMBINATIONS if self.mix.get(name, 0.0) > 0
         )
+
+    @property
+    def views_of_evaluations(self) -> tuple[int, ...]:
+        """The sides that evaluations show: the first ones, as many as a row sees at most."""
+        return tuple(range(self.views_at_once[1]))
+
+    @property
+    def images_on_average(self) -> float:
+        """Images that a row sees; 0 where none sees any."""
+        return sum(one.share for one in self.shares if one.inputs.image) * sum(self.views_at_once) / 2
 
     def shows(self, modality: str) -> bool:
         """Whether any row sees that."""

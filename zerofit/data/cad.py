@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from zerofit.data.cad_cutting import Cutting, Usable, validation_from
 from zerofit.data.cad_inputs import Slots
 from zerofit.data.cad_rows import Bad, refuse
 from zerofit.data.cad_table import Table, read_table
-from zerofit.data.cad_views import make_views
+from zerofit.data.cad_views import Views, make_views, open_views
 from zerofit.data.text import LIBRARIES, fingerprint
 from zerofit.data.tokenizer import load_tokenizer, vocabulary
 from zerofit.plan.slots import image_size, image_tokens, point_tokens
@@ -56,6 +57,7 @@ def describe(recipe: Recipe) -> CadFacts:
         "bad": [one.id for one in usable.bad],
         "mix": data.mix,
         "slots": [slots.points, slots.image],
+        "views_at_once": data.views_at_once,
         "max_length": data.max_length,
         "drawn": [data.validation, data.limit, seed],
         "tokenizer": fingerprint(tokenizer),
@@ -66,7 +68,12 @@ def describe(recipe: Recipe) -> CadFacts:
         return Cutting(recipe, tokenizer, slots, directory).all(table, usable)
 
     directory, kept = sample_cache.kept(sample_cache.default_root(os.environ), decides, make)
-    _say(table, usable.bad, directory, () if clouds is None else clouds.short, data.points)
+    _say_left_out(table, usable.bad, directory)
+    if clouds is not None:
+        _say_stretched(f"fewer than {data.points:,} points, some of which are taken twice", clouds.short)
+    if views is not None:
+        most = data.views_at_once[1]
+        _say_stretched(f"fewer than {most} images, some of which are shown twice", _few(table, usable, views, most))
     return CadFacts(
         **kept,
         validation_from=origin,
@@ -75,7 +82,7 @@ def describe(recipe: Recipe) -> CadFacts:
         stops=(int(tokenizer.eos_token_id),),
         samples=directory,
         clouds=sum(one.share for one in data.shares if one.inputs.points),
-        images=sum(one.share for one in data.shares if one.inputs.image),
+        images=data.images_on_average,
         points=None if clouds is None else data.points,
         image_size=None if views is None else size,
         clouds_in=None if clouds is None else clouds.directory,
@@ -96,7 +103,7 @@ def restore(recipe: Recipe, facts: CadFacts) -> None:
 
 
 def slots_of(recipe: Recipe) -> Slots:
-    """Tokens that a cloud and an image take. Raises UserError."""
+    """Tokens that a cloud and each image take. Raises UserError."""
     return Slots(point_tokens(recipe.cad_model), image_tokens(recipe.cad_model))
 
 
@@ -106,18 +113,26 @@ def image_size_of(recipe: Recipe) -> int | None:
     return None if vision is None else image_size(vision)
 
 
-def _say(table: Table, bad: tuple[Bad, ...], directory: Path, short: tuple[str, ...], points: int) -> None:
-    """A line for what was left out, and one for what was stretched."""
+def _few(table: Table, usable: Usable, views: Views, wanted: int) -> list[str]:
+    """Models that have fewer images, and how many."""
+    counts = open_views(views.directory).counts()
+    return [f"{table.rows[row].id} ({counts[row]})" for row in usable.rows.tolist() if counts[row] < wanted]
+
+
+def _say_left_out(table: Table, bad: tuple[Bad, ...], directory: Path) -> None:
     if bad:
         print(
             f"data: {len(bad):,} of {len(table.rows) + len(table.bad):,} models are left out: "
             f"{_some([one.line() for one in bad])}; see {directory / 'left_out.jsonl'}",
             flush=True,
         )
-    if short:
-        print(f"data: fewer than {points:,} points, some of which are taken twice: {_some(list(short))}", flush=True)
 
 
-def _some(words: list[str]) -> str:
+def _say_stretched(what: str, names: Sequence[str]) -> None:
+    if names:
+        print(f"data: {what}: {_some(names)}", flush=True)
+
+
+def _some(words: Sequence[str]) -> str:
     more = len(words) - SHOWN
     return "; ".join(words[:SHOWN]) + (f"; and {more:,} more" if more > 0 else "")

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from zerofit.config.cad import Cad
+from zerofit.config.cad import Cad, Inputs
 from zerofit.config.errors import UserError
 from zerofit.config.schema import Recipe
 from zerofit.data.cad_inputs import Sizes, Slots
@@ -89,14 +89,20 @@ class Cutting:
             "validation": len(found["validation" if "validation" in found else "test"]),
             "test": len(found["test"]) if "test" in found else 0,
             "rows": len(found["train"]),
-            "tokens": round(sum(one.share * int(train.of(one.inputs).sum()) for one in self.data.shares)),
+            "tokens": round(sum(one.share * self._tokens(train, one.inputs) for one in self.data.shares)),
             "targets": int(train.commands.sum()),
             "longest": max(self._longest(one) for one in sizes.values()),
             "left_out": len(long["train"]) + len(usable.bad),
         }
 
     def _longest(self, sizes: Sizes) -> int:
-        return max(int(sizes.of(one.inputs).max()) for one in self.data.shares)
+        most = self.data.views_at_once[1]
+        return max(int(sizes.of(one.inputs, most).max()) for one in self.data.shares)
+
+    def _tokens(self, sizes: Sizes, inputs: Inputs) -> float:
+        """Of all samples that see these inputs, on average over how many images they may have."""
+        least, most = self.data.views_at_once
+        return float(np.mean([sizes.of(inputs, images).sum() for images in range(least, most + 1)]))
 
     def _parts(self, table: Table, rows: Rows) -> dict[SplitName, Rows]:
         """The rows of each split that is not another's."""
@@ -149,8 +155,9 @@ class Cutting:
 
     def _length(self, record: dict[str, Any]) -> int:
         """Tokens of a row with all that it may see."""
+        most = self.data.views_at_once[1]
         return max(
-            len(record["caption"] if one.inputs.text else self.tokens.bare) + self.slots.of(one.inputs)
+            len(record["caption"] if one.inputs.text else self.tokens.bare) + self.slots.of(one.inputs, most)
             for one in self.data.shares
         ) + len(record["commands"])
 

@@ -1,4 +1,4 @@
-"""Micro-batches of CAD models: a prompt, places for a cloud and an image, and what is learnt, the command text."""
+"""Micro-batches of CAD models: a prompt, places for a cloud and images, and what is learnt, the command text."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class CadSample:
     commands: Tokens
     cloud: NDArray[np.float32] | None
     """[points, 6]."""
-    image: Pixels | None
-    """uint8 [size, size, 3]."""
+    images: tuple[Pixels, ...]
+    """Each uint8 [size, size, 3]."""
 
 
 class Models(Dataset["CadSample | None"]):
@@ -60,14 +60,14 @@ class Models(Dataset["CadSample | None"]):
         if not key.valid:
             return None
         told, inputs = self.samples[key.sample], self.data.shares[key.share].inputs
-        cloud = image = None
+        cloud, images = None, list[Pixels]()
         if inputs.points:
             assert self.clouds is not None, "the facts are of the same mix"
             cloud = self.clouds[told.row]
         if inputs.image:
             assert self.views is not None, "the facts are of the same mix"
-            image = self.views.pixels(told.row, key.view)
-        return CadSample(told.caption if inputs.text else self.bare, told.commands, cloud, image)
+            images = self.views.pixels(told.row, key.views)
+        return CadSample(told.caption if inputs.text else self.bare, told.commands, cloud, tuple(images))
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,9 @@ class CadCollator:
         """input_ids, labels (-100: no target), attention_mask and slots, int64 [B, T]; filled up on the right.
 
         For an encoder that the model has: points, the bits of float32 [P, points, 6] as int32, and images, float32
-        [I, 3, S, S], in the order of rows; where no row has any, a cloud of one point or an image, of zeros. Bits,
-        since engines round floating-point inputs to the type that they compute in, and positions would suffer.
+        [I, 3, S, S], in the order of rows and then of a row's images; where no row has any, a cloud of one point or
+        an image, of zeros. Bits, since engines round floating-point inputs to the type that they compute in, and
+        positions would suffer.
         """
         there = [sample for sample in samples if sample is not None]
         rows = [self._row(sample) for sample in there] or [self._nothing()]
@@ -102,29 +103,27 @@ class CadCollator:
         if self.slots.points:
             batch["points"] = self._clouds([one.cloud for one in there if one.cloud is not None])
         if self.image_size is not None:
-            batch["images"] = self._images([one.image for one in there if one.image is not None])
+            batch["images"] = self._images([image for one in there for image in one.images])
         return batch
 
     def prompt_length(self, sample: CadSample) -> int:
         """Tokens that come before what is learnt."""
-        shown = self.slots.points * (sample.cloud is not None) + self.slots.image * (sample.image is not None)
-        return len(sample.prompt) + shown
+        return len(sample.prompt) + sum(self._shown(sample))
 
     def _row(self, sample: CadSample) -> tuple[Tokens, NDArray[np.int64], int]:
         """Its tokens, whose each place is, and how many come before what is learnt."""
         kinds = np.repeat(
             [TEXT, POINTS, IMAGE, TEXT],
-            [
-                len(sample.prompt),
-                self.slots.points * (sample.cloud is not None),
-                self.slots.image * (sample.image is not None),
-                len(sample.commands),
-            ],
+            [len(sample.prompt), *self._shown(sample), len(sample.commands)],
         )
         tokens = np.full(len(kinds), self.pad, dtype=np.int32)
         tokens[: len(sample.prompt)] = sample.prompt
         tokens[len(kinds) - len(sample.commands) :] = sample.commands
         return tokens, kinds, len(kinds) - len(sample.commands)
+
+    def _shown(self, sample: CadSample) -> tuple[int, int]:
+        """Places of its cloud, and of its images."""
+        return self.slots.points * (sample.cloud is not None), self.slots.image * len(sample.images)
 
     def _nothing(self) -> tuple[Tokens, NDArray[np.int64], int]:
         """Two tokens and no target: every rank has something to forward."""

@@ -4,14 +4,14 @@ whatever the ranks and the micro-batches.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
 
-from zerofit.config.cad import Share
-from zerofit.data.cad_inputs import Numbers, Sizes, draw_inputs, draw_views
+from zerofit.config.cad import Cad
+from zerofit.data.cad_inputs import Numbers, Sizes, draw_at_once, draw_inputs, draw_views
 from zerofit.data.order import permutation
 from zerofit.plan.spec import Batches
 
@@ -20,11 +20,13 @@ WINDOW = 32
 
 
 class CadKey(NamedTuple):
-    """A sample, and what it sees; `share` is a number in `Cad.shares`. Not `valid`: it only fills a batch."""
+    """A sample, and what it sees. Not `valid`: it only fills a batch."""
 
     sample: int
     share: int
-    view: int
+    """A number in `Cad.shares`."""
+    views: tuple[int, ...]
+    """The sides of its images, in their order; not looked at where that share has no image."""
     valid: bool = True
 
 
@@ -36,14 +38,12 @@ class CadOrder(Sampler[list[CadKey]]):
     a-th. The remainder of an epoch that fills no global batch is left out, another one each epoch.
     """
 
-    def __init__(
-        self, sizes: Sizes, shares: Sequence[Share], views: int, batches: Batches, seed: int, rank: int
-    ) -> None:
+    def __init__(self, sizes: Sizes, data: Cad, batches: Batches, seed: int, rank: int) -> None:
         samples = len(sizes.commands)
         assert batches.global_batch == batches.micro * batches.accumulation * batches.ranks
         assert samples // batches.global_batch == batches.steps_per_epoch > 0
         assert 0 <= rank < batches.ranks
-        self.samples, self.sizes, self.shares, self.views = samples, sizes, shares, views
+        self.samples, self.sizes, self.data = samples, sizes, data
         self.batches, self.seed, self.rank = batches, seed, rank
         self.epoch, self.step = 0, 0
 
@@ -56,15 +56,20 @@ class CadOrder(Sampler[list[CadKey]]):
         return (self.batches.steps_per_epoch - self.step) * self.batches.accumulation
 
     def __iter__(self) -> Iterator[list[CadKey]]:
-        epoch, first, sizes = self.epoch, self.step, self.batches
-        which = draw_inputs(self.shares, self.seed, epoch, self.samples)
-        sides = draw_views(self.views, self.seed, epoch, self.samples)
-        order = self._global_batches(epoch, self.sizes.drawn(self.shares, which))
+        epoch, first, sizes, data = self.epoch, self.step, self.batches, self.data
+        which = draw_inputs(data.shares, self.seed, epoch, self.samples)
+        images = draw_at_once(data.views_at_once, self.seed, epoch, self.samples)
+        sides = draw_views(data.views, data.views_at_once[1], self.seed, epoch, self.samples)
+        order = self._global_batches(epoch, self.sizes.drawn(data.shares, which, images))
         for step in range(first, sizes.steps_per_epoch):
             for forward in range(sizes.accumulation):
                 start = (forward * sizes.ranks + self.rank) * sizes.micro
                 here = order[step, start : start + sizes.micro]
-                yield [CadKey(*key) for key in np.stack([here, which[here], sides[here]], axis=1).tolist()]
+                drawn = zip(*(found[here].tolist() for found in (which, images, sides)), strict=True)
+                yield [
+                    CadKey(sample, share, tuple(sorted(those[:count])))
+                    for sample, (share, count, those) in zip(here.tolist(), drawn, strict=True)
+                ]
 
     def _global_batches(self, epoch: int, lengths: Numbers) -> Numbers:
         """[steps, global batch]: samples, those of a row in order of length."""
@@ -82,16 +87,16 @@ class CadOrder(Sampler[list[CadKey]]):
 
 
 class CadEvalOrder(Sampler[list[CadKey]]):
-    """This rank's batches of an evaluation with the inputs of one share, the same side of each model.
+    """This rank's batches of an evaluation with the inputs of one share, and the same sides of each model.
 
     As many, and as large, on every rank, in order of length; each sample is valid exactly once.
     """
 
-    def __init__(self, lengths: Numbers, share: int, micro: int, rank: int, ranks: int) -> None:
+    def __init__(self, lengths: Numbers, share: int, views: tuple[int, ...], micro: int, rank: int, ranks: int) -> None:
         assert len(lengths) > 0
         assert 0 <= rank < ranks
         self.order = np.argsort(lengths, kind="stable")
-        self.share, self.micro, self.rank, self.ranks = share, micro, rank, ranks
+        self.share, self.views, self.micro, self.rank, self.ranks = share, views, micro, rank, ranks
 
     def __len__(self) -> int:
         return -(-len(self.order) // (self.micro * self.ranks))
@@ -101,6 +106,6 @@ class CadEvalOrder(Sampler[list[CadKey]]):
         for batch in range(len(self)):
             start = (batch * self.ranks + self.rank) * self.micro
             yield [
-                CadKey(int(self.order[place % samples]), self.share, 0, place < samples)
+                CadKey(int(self.order[place % samples]), self.share, self.views, place < samples)
                 for place in range(start, start + self.micro)
             ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -64,10 +65,26 @@ class Images(Mapped[list[bytes]]):
     def _of(self, row: dict[str, Any]) -> list[bytes]:
         return [one.as_py() for one in row["images"]]
 
-    def pixels(self, row: int, view: int) -> Pixels:
-        """uint8 [size, size, 3], of that side, or of the one that stands for it where there are fewer."""
+    def pixels(self, row: int, sides: Sequence[int]) -> list[Pixels]:
+        """uint8 [size, size, 3], of each of these sides, or of what stands for it where a row has fewer images."""
         images = self[row]
-        return np.asarray(Image.open(BytesIO(images[view % len(images)])))
+        return [np.asarray(Image.open(BytesIO(images[number]))) for number in standing_for(sides, len(images))]
+
+    def counts(self) -> NDArray[np.int64]:
+        """[n]: images of each row."""
+        return np.concatenate([batch.column("images").value_lengths().to_numpy() for batch in self._batches])
+
+
+def standing_for(sides: Sequence[int], images: int) -> list[int]:
+    """The image that is shown of each side: another one for each, as long as there are any that no side has.
+
+    They come in their own order, as sides do.
+    """
+    found = list[int]()
+    for side in sides:
+        nearest = [(side + more) % images for more in range(images)]
+        found.append(next((one for one in nearest if one not in found), nearest[0]))
+    return sorted(found)
 
 
 def open_views(directory: Path) -> Images:

@@ -29,6 +29,7 @@ class Purpose(IntEnum):
     MIX = 3
     INPUTS = 4
     VIEW = 5
+    AT_ONCE = 6
 
 
 def philox(counter: tuple[Words, Words, Words, Words], key: tuple[Words, Words]) -> tuple[Words, Words, Words, Words]:

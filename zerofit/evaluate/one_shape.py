@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,8 +37,8 @@ class Told:
 
     caption: str | None
     cloud: NDArray[np.float32] | None
-    images: Sequence[Pixels]
-    """Each try sees one of them, in turn: training shows one, too."""
+    images: tuple[Pixels, ...]
+    """Each try sees all of them."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class How:
 
     seed: int
     temperature: float | None
-    """null: the likeliest text (of each image) first, then at WARM."""
+    """null: the likeliest text first, then at WARM."""
     constrained: bool
     """Hold them to the grammar."""
     max_tokens: int | None
@@ -79,13 +79,12 @@ class Writer:
         """One after the other. Raises UserError where what is told leaves too little of the model's context."""
         tokens = CadTokens(self.tokenizer)
         prompt = np.array(tokens.bare if told.caption is None else tokens.prompts([told.caption])[0], dtype=np.int32)
-        images: list[Pixels | None] = [*told.images] or [None]
-        length = self.generate.collate.prompt_length(CadSample(prompt, NOTHING, told.cloud, images[0]))
+        sample = CadSample(prompt, NOTHING, told.cloud, told.images)
+        length = self.generate.collate.prompt_length(sample)
         context: int | None = self.model.language.config.get_text_config().to_dict().get("max_position_embeddings")
         length = tokens_of_a_text(self.how.max_tokens, self.usual, length, context)
         for number in range(most):
-            sample = CadSample(prompt, NOTHING, told.cloud, images[number % len(images)])
-            likeliest = 0.0 if number < len(images) else WARM
+            likeliest = 0.0 if number == 0 else WARM
             temperature = likeliest if self.how.temperature is None else self.how.temperature
             sampling = Sampling(temperature=temperature, max_tokens=length)
             made = self.generate(self.model, [sample], [seed_of(self.how.seed, 0, number)], sampling)[0]

@@ -1,4 +1,4 @@
-"""What a CAD-MLLM is shown in an evaluation: of each CAD model what a mix tells, seen from the first side."""
+"""What a CAD-MLLM is shown in an evaluation: of each CAD model what a mix tells, seen from the first sides."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ class Prompts:
     def prompt(self, number: int, mix: str) -> CadSample:
         """What is told of that CAD model."""
         if mix == UNTOLD:
-            return CadSample(self._untold, NOTHING, None, None)
-        sample = self.models[CadKey(number, self._shares[mix], view=0)]
+            return CadSample(self._untold, NOTHING, None, ())
+        sample = self.models[CadKey(number, self._shares[mix], self.spec.recipe.cad.views_of_evaluations)]
         assert sample is not None
         return sample
 
     def longest(self, mixes: tuple[str, ...]) -> int:
         """Tokens of the longest prompt."""
         sizes = self.models.sizes(self.collate.slots)
-        shares = self.spec.recipe.cad.shares
-        told = [sizes.of(shares[self._shares[mix]].inputs) - sizes.commands for mix in mixes if mix != UNTOLD]
+        shares, images = self.spec.recipe.cad.shares, len(self.spec.recipe.cad.views_of_evaluations)
+        told = [sizes.of(shares[self._shares[mix]].inputs, images) - sizes.commands for mix in mixes if mix != UNTOLD]
         return max([len(self._untold), *(int(lengths.max()) for lengths in told)])
 
     def asked(self, limit: int | None) -> Iterator[Asked]:

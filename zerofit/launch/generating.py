@@ -120,9 +120,17 @@ def _check_told(wanted: Wanted, spec: RunSpec) -> None:
     inputs, model = wanted.inputs, spec.recipe.cad_model
     check_seen(Inputs(text=False, points=inputs.points, image=False), model, "--points")
     check_seen(Inputs(text=False, points=False, image=inputs.image), model, "--image")
+    least, most = spec.recipe.cad.views_at_once
+    images = len(wanted.images)
+    if images > most:
+        raise UserError(
+            f"--image: {images} images, but the run's rows saw {most} at once at most: leave {images - most} out"
+        )
     trained = [share.inputs.name for share in spec.recipe.cad.shares]
     if inputs.name not in trained:
         print(f"{inputs.name}: the run was trained on {', '.join(trained)} alone; expect little", file=sys.stderr)
+    if 0 < images < least:
+        print(f"--image: {images}, and the run was trained on {least} or more at once; expect little", file=sys.stderr)
 
 
 def _on(hardware: Hardware, spec: RunSpec) -> RunSpec:
@@ -159,7 +167,7 @@ def _told(wanted: Wanted, spec: RunSpec) -> Told:
             images.append(picture(path, size))
         except CadError as error:
             raise UserError(f"--image {path}: {error}") from None
-    return Told(wanted.caption, cloud, images)
+    return Told(wanted.caption, cloud, tuple(images))
 
 
 def _written(one: Try, out: Path, kernel: Kernel) -> str | None:

@@ -36,7 +36,7 @@ class Part:
     after: Sizes
     """Parameters after them."""
     tokens: int
-    """Of a sample; of text of the longest one."""
+    """Of a sample; of text of the longest one, of images of one that sees the most."""
 
     @property
     def outside(self) -> int:
@@ -128,7 +128,7 @@ def anatomy_of(spec: RunSpec) -> Anatomy:
         sizes = _decoder(model, fields)
         prefix = "language." if isinstance(model, CadMllm) else ""
         language = _language(sizes, prefix, spec.text.longest)
-        encoders = _encoders(model, sizes.hidden) if isinstance(model, CadMllm) else ()
+        encoders = _encoders(spec, model, sizes.hidden) if isinstance(model, CadMllm) else ()
         parts, head, tied = (*encoders, language), sizes.vocabulary, sizes.tied
     stack = parts[-1].stack
     adapted = {} if model.lora is None else _adapted(stack, model.lora.targets)
@@ -231,12 +231,13 @@ def _language(sizes: Decoder, prefix: str, tokens: int) -> Part:
     )
 
 
-def _encoders(model: CadMllm, width: int) -> tuple[Part, ...]:
+def _encoders(spec: RunSpec, model: CadMllm, width: int) -> tuple[Part, ...]:
     parts = []
     if model.points is not None:
         parts.append(_points(model, model.points, width))
     if model.vision is not None:
-        parts.append(_vision(model, model.vision, width))
+        images = spec.recipe.cad.views_at_once[1] if spec.recipe.cad.shows("image") else 1  # of zeros, for nothing
+        parts.append(_vision(model.vision, width, images))
     return tuple(parts)
 
 
@@ -252,7 +253,7 @@ def _points(model: CadMllm, points: Points, width: int) -> Part:
     return Part(before, stack, after | _projector("point_projector", points.width, width), point_tokens(model))
 
 
-def _vision(model: CadMllm, vision: Vision, width: int) -> Part:
+def _vision(vision: Vision, width: int, images: int) -> Part:
     fields = encoder_fields(vision)
     block, patch = encoder_block(fields), int(fields["patch_size"])
     patches = (size_of(vision, fields) // patch) ** 2
@@ -261,7 +262,7 @@ def _vision(model: CadMllm, vision: Vision, width: int) -> Part:
     after = {"vision.layernorm.weight": hidden, "vision.layernorm.bias": hidden}
     blocks = "vision.encoder.layer." if fields.get("model_type") == "dinov2" else "vision.layers."
     stack = Stack(blocks, int(fields["num_hidden_layers"]), block)
-    return Part(before, stack, after | _projector("image_projector", hidden, width), patches + 1)
+    return Part(before, stack, after | _projector("image_projector", hidden, width), images * (patches + 1))
 
 
 def encoder_fields(vision: Vision) -> Shape:

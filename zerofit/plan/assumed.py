@@ -186,7 +186,7 @@ def _cad(recipe: Recipe, text: TextFacts) -> CadFacts:
     return CadFacts(
         **dict(text),
         clouds=sum(one.share for one in data.shares if one.inputs.points),
-        images=sum(one.share for one in data.shares if one.inputs.image),
+        images=data.images_on_average,
         points=data.points if data.shows("points") else None,
         image_size=None if shown is None else size_of(shown, encoder_fields(shown)),
     )

@@ -210,7 +210,8 @@ def _inputs(engine: Engine[Anatomy]) -> int:
         if points is not None and model.points is not None:
             row = fourier_width(model.points) * FLOAT + 5 * model.points.width * engine.compute
             mask += micro * points * row
-        mask += micro * 3 * (spec.data.image_size or 0) ** 2 * (FLOAT + engine.compute)
+        pixels = spec.recipe.cad.views_at_once[1] * (spec.data.image_size or 0) ** 2
+        mask += micro * 3 * pixels * (FLOAT + engine.compute)
     return mask
 
 

@@ -71,15 +71,16 @@ def of_cad(spec: RunSpec, rows: int) -> Batch:
     Micro-batches are of samples of like length (data/cad_order.py).
     """
     facts, data, slots = spec.cad, spec.recipe.cad, slots_of(spec.recipe)
-    fullest = max((share.inputs for share in data.shares), key=slots.of)
-    shown = sum(share.share * slots.of(share.inputs) for share in data.shares)
+    most, mean = data.views_at_once[1], sum(data.views_at_once) / 2
+    fullest = max((share.inputs for share in data.shares), key=lambda inputs: slots.of(inputs, most))
+    shown = sum(share.share * slots.of(share.inputs, mean) for share in data.shares)
     prompt = max(1, round((facts.tokens - facts.targets) / facts.train - shown))
-    learnt = max(1, facts.longest - slots.of(fullest) - prompt)
+    learnt = max(1, facts.longest - slots.of(fullest, most) - prompt)
     size = image_size_of(spec.recipe)
     cloud = np.zeros((data.points, CHANNELS), dtype=np.float32) if fullest.points else None
-    image = np.zeros((size, size, 3), dtype=np.uint8) if fullest.image and size is not None else None
+    images = [np.zeros((size, size, 3), dtype=np.uint8)] * most if fullest.image and size is not None else []
     samples = [
-        CadSample(np.ones(prompt, dtype=np.int32), np.ones(length, dtype=np.int32), cloud, image)
+        CadSample(np.ones(prompt, dtype=np.int32), np.ones(length, dtype=np.int32), cloud, tuple(images))
         for length in [learnt, *[max(1, learnt - 1)] * (rows - 1)]
     ]
     return CadCollator(facts.pad, slots, size, data.mean, data.std)(samples)

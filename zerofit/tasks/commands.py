@@ -35,7 +35,7 @@ class CommandJob:
         data = spec.recipe.cad
         models = Models(data, spec.cad, "train")
         sizes, seed = models.sizes(slots_of(spec.recipe)), spec.recipe.train.seed
-        self.order = CadOrder(sizes, data.shares, data.views, spec.batches, seed, dist.get_rank())
+        self.order = CadOrder(sizes, data, spec.batches, seed, dist.get_rank())
         self.loader = train_loader(models, self.order, collator(spec), pin_memory=device.type == "cuda")
 
     def train_loader(self) -> Loader:
@@ -136,8 +136,10 @@ def _mean(shares: tuple[Share, ...], each: Mapping[str, Mapping[str, float]], fi
 
 def _score(model: nn.Module, spec: RunSpec, models: Models, share: int, device: torch.device) -> list[float]:
     """Sum of losses, targets, and targets that are predicted right, over the models as one share sees them."""
-    lengths = models.sizes(slots_of(spec.recipe)).of(spec.recipe.cad.shares[share].inputs)
-    order = CadEvalOrder(lengths, share, spec.batches.evaluate_micro, dist.get_rank(), dist.get_world_size())
+    data, micro = spec.recipe.cad, spec.batches.evaluate_micro
+    views = data.views_of_evaluations
+    lengths = models.sizes(slots_of(spec.recipe)).of(data.shares[share].inputs, len(views))
+    order = CadEvalOrder(lengths, share, views, micro, dist.get_rank(), dist.get_world_size())
     sums = torch.zeros(3, dtype=torch.float64, device=device)
     with torch.no_grad():  # not inference_mode: fully_shard's hooks need version counters
         for number, batch in enumerate(evaluation_batches(models, order, collator(spec)), 1):

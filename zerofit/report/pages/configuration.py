@@ -135,10 +135,14 @@ def _of_text(data: TextFacts) -> list[tuple[str, str]]:
 def _of_cad(spec: RunSpec, data: CadFacts) -> list[tuple[str, str]]:
     seen = ", ".join(f"{one.inputs.name} {percent(one.share)}" for one in spec.recipe.cad.shares)
     clouds = [] if data.points is None else [("clouds", f"{data.points:,} points each")]
-    images = (
-        [] if data.image_size is None else [("images", f"{data.image_size} px, from {spec.recipe.cad.views} sides")]
-    )
+    images = [] if data.image_size is None else [("images", _sides(spec, data.image_size))]
     return [("rows see", seen), *clouds, *images]
+
+
+def _sides(spec: RunSpec, size: int) -> str:
+    views, (least, most) = spec.recipe.cad.views, spec.recipe.cad.views_at_once
+    shown = f"{most}" if least == most else f"{least} to {most}"
+    return f"{size} px, from {views} {'side' if views == 1 else 'sides'}, {shown} at once"
 
 
 def _machine(spec: RunSpec) -> Facts:
