@@ -119,7 +119,7 @@ products = st.builds(Product, tokens=sizes, inputs=sizes, outputs=sizes, tera=st
 
 @given(measured=st.lists(products, min_size=1, max_size=8), flops=st.floats(1.0, 1e18))
 def test_a_product_is_as_fast_as_its_neighbours_in_size(measured: list[Product], flops: float) -> None:
-    points = curve(tuple(measured))
+    points = curve((one.flops, one.tera) for one in measured)
     rates = Rates({"bf16": 1.0}, 1.0, 1.0, 1.0, 1.0, curves={"bf16": points})
     low, high = min(rate for _, rate in points), max(rate for _, rate in points)
     assert low * (1 - 1e-9) <= rates.product("bf16", flops) <= high * (1 + 1e-9)
@@ -139,7 +139,9 @@ def test_measured_rates_take_the_place_of_shipped_ones_one_by_one() -> None:
     assert (found.memory, found.pcie, found.host) == (4e12, 40e9, 20e9 / 8)
     assert found.link == 100e9, "the slowest collective, at the largest message"
     assert (found.kernel_s, found.launch_s) == (1e-6, 1e-5)
-    assert found.attention == {"forward": 400e12, "backward": 300e12}
+    flops = 4.0 * 8 * 1024**2 * 64
+    assert found.attention == {"forward": ((flops, 400e12),), "backward": ((2.5 * flops, 300e12),)}
+    assert (found.attends("backward", 1.0, 5.0), shipped.attends("backward", 1.0, 5.0)) == (300e12, 5.0)
     alone = calibration(links={}, pcie_up=None, pcie_down=None, attention=(), products={}, kernel_s=None)
     left = rates_of(hardware, 8, alone)
     assert left is not None

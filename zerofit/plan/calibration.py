@@ -45,7 +45,17 @@ class Attention(Section):
     forward_tera: float = Field(gt=0)
     """TFLOP/s of the forward pass: two products, each of 2 x batch x heads x tokens^2 x width operations."""
     backward_tera: float = Field(gt=0)
-    """The same of the backward pass: five such products."""
+    """The same of the backward pass: five such products, for it computes one of the forward's anew."""
+
+    @property
+    def forward_flops(self) -> float:
+        """Floating-point operations of the forward pass."""
+        return 4.0 * self.batch * self.heads * self.tokens**2 * self.width
+
+    @property
+    def backward_flops(self) -> float:
+        """Of the backward pass."""
+        return 2.5 * self.forward_flops
 
 
 class Message(Section):

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import math
 from bisect import bisect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from zerofit.plan.calibration import Calibration, Product
+from zerofit.plan.calibration import Calibration
 from zerofit.plan.cards import CARDS, Card, card_of
 from zerofit.plan.spec import Hardware
 
@@ -59,21 +59,29 @@ class Rates:
     """Seconds that the host takes for an operation."""
     curves: Mapping[str, Curve] = field(default_factory=dict)
     """By precision, what products of each size reach, where that was measured."""
-    attention: Mapping[str, float] = field(default_factory=dict)
-    """Floating-point operations of attention, by forward and backward, where that was measured."""
+    attention: Mapping[str, Curve] = field(default_factory=dict)
+    """The same of attention, by forward and backward."""
     source: str = SHIPPED
     """Where they come from."""
 
     def product(self, precision: str, flops: float) -> float:
-        """What a product of `flops` operations reaches; between measured sizes as a line over their logarithm."""
-        curve = self.curves.get(precision)
-        if not curve:
-            return self.products[precision]
-        right = bisect(curve, flops, key=lambda point: point[0])
-        if right in (0, len(curve)):
-            return curve[min(right, len(curve) - 1)][1]
-        (less, low), (more, high) = curve[right - 1], curve[right]
-        return low + (high - low) * math.log(flops / less) / math.log(more / less)
+        """What a product of `flops` operations reaches."""
+        points = self.curves.get(precision)
+        return along(points, flops) if points else self.products[precision]
+
+    def attends(self, phase: str, flops: float, otherwise: float) -> float:
+        """What attention of `flops` operations reaches in a phase; where that was not measured, `otherwise`."""
+        points = self.attention.get(phase)
+        return along(points, flops) if points else otherwise
+
+
+def along(points: Curve, flops: float) -> float:
+    """Between measured sizes a line over their logarithm, beyond them the last one."""
+    right = bisect(points, flops, key=lambda point: point[0])
+    if right in (0, len(points)):
+        return points[min(right, len(points) - 1)][1]
+    (less, low), (more, high) = points[right - 1], points[right]
+    return low + (high - low) * math.log(flops / less) / math.log(more / less)
 
 
 def rates_of(hardware: Hardware, ranks: int, calibration: Calibration | None = None) -> Rates | None:
@@ -89,14 +97,13 @@ def rates_of(hardware: Hardware, ranks: int, calibration: Calibration | None = N
 
 def measured(shipped: Rates, found: Calibration, ranks: int) -> Rates:
     """`shipped` with what was measured in its place."""
-    curves: dict[str, Curve] = {name: curve(products) for name, products in found.products.items() if products}
+    made = {name: [(one.flops, one.tera) for one in products] for name, products in found.products.items()}
+    curves: dict[str, Curve] = {name: curve(points) for name, points in made.items() if points}
     best = {name: max(rate for _, rate in points) for name, points in curves.items()}
     links = found.between(ranks)
     lanes = [rate for rate in (found.pcie_up, found.pcie_down) if rate is not None]
-    fullest = found.attention[-1] if found.attention else None
-    attention = (
-        {} if fullest is None else {"forward": 1e12 * fullest.forward_tera, "backward": 1e12 * fullest.backward_tera}
-    )
+    forward = curve([(one.forward_flops, one.forward_tera) for one in found.attention])
+    backward = curve([(one.backward_flops, one.backward_tera) for one in found.attention])
     return replace(
         shipped,
         products=shipped.products | best,
@@ -107,16 +114,16 @@ def measured(shipped: Rates, found: Calibration, ranks: int) -> Rates:
         kernel_s=found.kernel_s or shipped.kernel_s,
         launch_s=found.launch_s,
         curves=curves,
-        attention=attention,
+        attention={"forward": forward, "backward": backward},
         source=found.source,
     )
 
 
-def curve(products: tuple[Product, ...]) -> Curve:
-    """By size; of shapes of one size the mean time counts."""
+def curve(measured: Iterable[tuple[float, float]]) -> Curve:
+    """Of (operations, TFLOP/s), by rising size; of shapes of one size the mean time counts."""
     by_size: dict[float, list[float]] = {}
-    for one in products:
-        by_size.setdefault(one.flops, []).append(1e12 * one.tera)
+    for flops, tera in measured:
+        by_size.setdefault(flops, []).append(1e12 * tera)
     return tuple((size, len(rates) / sum(1 / rate for rate in rates)) for size, rates in sorted(by_size.items()))
 
 

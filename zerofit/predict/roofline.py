@@ -60,7 +60,7 @@ class Roofline:
             low = any(tensor.dtype in LOW for tensor in given)
             rate = self.rates.product(self.precision if low else "fp32", flops)
             if low and ATTENTION in func.name():
-                rate = self.rates.attention.get(phase, rate)
+                rate = self.rates.attends(phase, flops, rate)
         self.flops += flops
         self.operations += 1
         self.seconds += max(flops / rate, moved / self.rates.memory, self.rates.kernel_s)
