@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from zerofit import cli
 from zerofit.launch import doctor, ops_cache
 from zerofit.launch.doctor import built_for, diagnose, drive
+from zerofit.launch.environment import World
 from zerofit.plan.calibration_file import default_root, path_of, store
 from zerofit.plan.diagnosis import Check, Diagnosis, Status
 from zerofit.plan.versions import ranges
@@ -167,7 +168,12 @@ def test_text_says_what_to_do_under_what_is_wrong() -> None:
     assert text(Diagnosis(checks=checks[:1])).splitlines()[-1] == "nothing is in the way of a run"
 
 
-def test_a_recipe_is_for_calibration() -> None:
+def test_what_asks_for_no_calibration_that_can_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     done = CliRunner().invoke(cli.app, ["doctor", "digits"])
     assert done.exit_code == 2
     assert "leave digits out, or give --calibrate" in done.output
+    for name, value in World(0, 2, 0, 2, "127.0.0.1", 1).variables().items():
+        monkeypatch.setenv(name, value)
+    done = CliRunner().invoke(cli.app, ["doctor", "--calibrate"])
+    assert done.exit_code == 2
+    assert "run it without an outer launcher" in done.output

@@ -24,7 +24,7 @@ from zerofit.plan.blocks import encoder_block
 from zerofit.plan.calibration import Calibration, Links
 from zerofit.plan.calibration_file import default_root, store
 from zerofit.plan.decoder import decoder_of
-from zerofit.plan.hardware import detect, driver_version
+from zerofit.plan.hardware import detect, driver_version, uuids
 from zerofit.plan.precision import AMPERE
 from zerofit.plan.prediction import Unpredicted
 from zerofit.plan.shapes import SHAPES
@@ -114,6 +114,7 @@ def _ask(hardware: Hardware, own: Sequence[Shape], root: Path) -> Ask:
     new = hardware.capability is not None and hardware.capability >= AMPERE
     return Ask(
         device=hardware.device,
+        uuids=tuple(uuids()) if gpu else (),
         precisions=("fp32",) if not gpu else ("bf16", "fp16", "fp32") if new else ("fp16", "fp32"),
         products=tuple(dict.fromkeys([*common(hardware.device), *own])),
         attention=ATTENTION[hardware.device],

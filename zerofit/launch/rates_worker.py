@@ -29,6 +29,8 @@ class Ask(Section):
 
     device: Literal["cpu", "cuda"]
     """On what."""
+    uuids: tuple[str, ...]
+    """NVML's names of the GPUs, by local rank; empty on a CPU."""
     precisions: tuple[Literal["bf16", "fp16", "fp32"], ...]
     """Of products; attention is measured in the first."""
     products: tuple[tuple[int, int, int], ...]
@@ -75,7 +77,7 @@ def measure(directory: Path, world: World) -> None:
         from zerofit.measure.rates.outside import Outside, begin_context
 
         device = group.gpu_of(world)
-        outside = Outside(world.local_rank)
+        outside = Outside(ask.uuids[world.local_rank], device)
         torch.cuda.set_device(device)
         begin_context(device)
         found["context_gib"] = outside.gib()

@@ -63,6 +63,11 @@ def cpu() -> Hardware:
     )
 
 
+def uuids() -> list[str]:
+    """NVML's names of the GPUs that CUDA would show this process, in its order where they are of one kind."""
+    return [gpu.uuid for gpu in _visible(_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))]
+
+
 def driver_version() -> str | None:
     """Of NVIDIA's driver; null where there is none."""
     rows = _nvidia_smi("--query-gpu=driver_version", "--format=csv,noheader")

@@ -15,20 +15,21 @@ WIDTH = 256
 class Outside:
     """What this process takes of a card beside PyTorch's allocator; to be made before CUDA has begun.
 
-    What NVML says of the whole card, less what it said then: what other programs take in between counts as well.
+    What NVML says of the card that it calls `uuid`, less what it said then: what other programs take in between counts
+    as well.
     """
 
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self._before = _used(index)
+    def __init__(self, uuid: str, device: torch.device) -> None:
+        self.uuid, self.device = uuid, device
+        self._before = _used(uuid)
 
     def gib(self) -> float | None:
-        """Now; null where NVML does not tell, as of a slice of a GPU (MIG)."""
-        torch.cuda.synchronize(self.index)
-        used = _used(self.index)
+        """Now; null where NVML does not tell."""
+        torch.cuda.synchronize(self.device)
+        used = _used(self.uuid)
         if used is None or self._before is None:
             return None
-        return round(max(0, used - self._before - torch.cuda.memory_reserved(self.index)) / GIB, 4)
+        return round(max(0, used - self._before - torch.cuda.memory_reserved(self.device)) / GIB, 4)
 
 
 def begin_context(device: torch.device) -> None:
@@ -62,8 +63,12 @@ def communicate(device: torch.device) -> None:
         dist.reduce_scatter_tensor(part, whole, group=group)
 
 
-def _used(index: int) -> int | None:
+def _used(uuid: str) -> int | None:
+    """Bytes; asked of NVML itself, for torch would begin CUDA first."""
+    import pynvml
+
     try:
-        return int(torch.cuda.device_memory_used(index))
-    except Exception:  # NVML's own errors, and torch's where it has no NVML; nothing is known then
+        pynvml.nvmlInit()
+        return int(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByUUID(uuid)).used)
+    except pynvml.NVMLError:
         return None
