@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,10 @@ from hypothesis import settings
 HAS_GPU = shutil.which("nvidia-smi") is not None
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+if "PYTEST_XDIST_WORKER" not in os.environ:  # a worker inherits its parent's
+    # What a developer has measured or kept must decide on no test.
+    os.environ["ZEROFIT_CACHE"] = tempfile.mkdtemp(prefix="zerofit-tests-")
+    atexit.register(shutil.rmtree, os.environ["ZEROFIT_CACHE"], ignore_errors=True)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # several test processes share few cores
 if not HAS_GPU:
     os.environ.setdefault("DS_ACCELERATOR", "cpu")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from zerofit.config.errors import UserError
-from zerofit.plan.hardware import detect
+from zerofit.plan.hardware import detect, uuids
 
 MIXED = """\
 0, GPU-aaaa1111-0000-0000-0000-000000000000, NVIDIA H100 80GB HBM3, 81559, 9.0, Disabled
@@ -84,6 +84,7 @@ def test_cuda_visible_devices_by_index_and_by_uuid(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     found = detect()
     assert (found.count, found.capability) == (count, capability)
+    assert [uuid.split("-")[0] for uuid in uuids()] == ["GPU"] * count
 
 
 @pytest.mark.parametrize("visible", ["", "-1", "NoDevFiles", "GPU-dddd"])

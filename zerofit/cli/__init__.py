@@ -7,7 +7,7 @@ stopped after a signal, 128 + n ended by signal n (130 Ctrl-C, 143 SIGTERM): the
 from __future__ import annotations
 
 # The commands join the app in this order.
-from zerofit.cli import planning, training, evaluating, generating, showing, saved, inputs  # noqa: F401  # isort: skip
+from zerofit.cli import planning, machine, training, evaluating, generating, showing, saved, inputs  # noqa: F401  # isort: skip
 from zerofit.cli.root import app, main, split_words, without_local_rank
 
 __all__ = ["app", "main", "split_words", "without_local_rank"]

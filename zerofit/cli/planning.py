@@ -35,6 +35,12 @@ def plan(
     exact: Annotated[
         bool, typer.Option("--exact", help="Play a step of every strategy through, not of the recipe's alone: minutes.")
     ] = False,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure", help="Take three steps at two small micro-batches on this machine's GPUs, and correct."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON (docs/plan.md).")] = False,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with a picture.")] = None,
     nproc: Nproc = None,
@@ -69,6 +75,7 @@ def plan(
         if quick and exact:
             raise UserError("--quick and --exact: give one of them")
         alone = {"--gpus": gpus, "--gpu-memory": gpu_memory, "--nproc": nproc, "--html": html, "--exact": exact or None}
+        alone |= {"--measure": measure or None}
         alone |= {"--write-accelerate": write_accelerate, "--write-deepspeed": write_deepspeed}
         for option, given in alone.items():
             if search and given is not None:
@@ -76,6 +83,13 @@ def plan(
                     f"{option} is for one machine; --search takes gpus=1..8 and gpu-memory=11,24: leave it out"
                 )
         asked = Asked(gpus, gpu, gpu_memory, host_memory)
+        if measure:
+            if quick:
+                raise UserError("--measure corrects steps that are played through: leave --quick out")
+            from zerofit.launch.measuring import check, measured
+            from zerofit.launch.trials import Interrupted
+
+            check(asked, recipe, overrides, stage)
         played: Played = "none" if quick else "all" if exact else "own"
         with drafted(hidden=as_json) as draft:
             if search:
@@ -97,4 +111,10 @@ def plan(
                     **files,
                 )
                 answer = found.model_dump_json(indent=2)
+        if measure:
+            try:
+                found, said = measured(found, recipe, overrides, nproc=nproc, stage=stage)
+            except Interrupted as interrupted:
+                raise typer.Exit(interrupted.args[0]) from None
+            answer, text = found.model_dump_json(indent=2), f"{text}\n\n{said}"
         typer.echo(answer if as_json else text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,8 @@ from zerofit.config.errors import UserError
 from zerofit.config.hardware import parse_size
 from zerofit.config.schema import Train
 from zerofit.launch.dispatch import count_ranks, default_ranks
+from zerofit.plan.calibration import Calibration
+from zerofit.plan.calibration_file import default_root, stored
 from zerofit.plan.cards import USUAL, asked_hardware, named_card
 from zerofit.plan.hardware import host_memory_gib
 from zerofit.plan.spec import Hardware
@@ -27,6 +30,8 @@ class Machine:
     """Whether it is this machine."""
     assumed: bool = False
     """Whether nobody said which card it has."""
+    calibration: Calibration | None = None
+    """What was measured of such cards; null: nothing."""
 
     def ranks(self, chosen: Chosen, asked: int | None, train: Train) -> int:
         """Of a run under the strategy `chosen`. Raises UserError, on this machine, as `zerofit train` does."""
@@ -51,19 +56,25 @@ class Asked:
         card = None if self.gpu is None else named_card(self.gpu)
         if card is None and memory is None:
             if self.gpus is None:
-                return Machine(this, host or host_memory_gib(), here=True)
+                return Machine(this, host or host_memory_gib(), here=True, calibration=calibrated(this))
             if this.device == "cuda":
                 more = this.model_copy(update={"count": self.gpus})
-                return Machine(more, host or host_memory_gib(), here=self.gpus <= this.count)
+                known = calibrated(more)
+                return Machine(more, host or host_memory_gib(), here=self.gpus <= this.count, calibration=known)
         usual = card is None and memory is None
         hardware = asked_hardware(
             card=named_card(USUAL) if usual else card, memory_gib=memory, count=self.gpus or 1, cpus=this.cpus
         )
-        return Machine(hardware, host, here=False, assumed=usual)
+        return Machine(hardware, host, here=False, assumed=usual, calibration=calibrated(hardware))
 
 
 HERE = Asked()
 """This machine."""
+
+
+def calibrated(hardware: Hardware) -> Calibration | None:
+    """What `zerofit doctor --calibrate` has measured of such cards and was kept on this machine; null for a CPU."""
+    return stored(hardware.name, default_root(os.environ)) if hardware.device == "cuda" else None
 
 
 def size(option: str, text: Any) -> float:

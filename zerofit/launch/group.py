@@ -5,12 +5,15 @@ from __future__ import annotations
 import faulthandler
 import logging
 from datetime import timedelta
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from zerofit.config.errors import UserError
 from zerofit.launch.environment import World
 from zerofit.plan.cap import fraction
 from zerofit.plan.hardware import GIB
+
+if TYPE_CHECKING:
+    import torch
 
 # Of one collective. NCCL's own 10 minutes end a run while rank 0 writes and hashes a large checkpoint and its peers
 # wait. Nothing is found out later for it: launchers notice dead ranks themselves.
@@ -28,16 +31,23 @@ def join(world: World, device: Literal["cpu", "cuda"]) -> None:
     if device == "cpu":
         dist.init_process_group("gloo", timeout=TIMEOUT)
         return
+    own = gpu_of(world)
+    torch.cuda.set_device(own)
+    # gloo besides NCCL, as PyTorch's own default: objects and offloaded shards are exchanged on the CPU.
+    # Bound to its device NCCL connects at once, which a rank without peers cannot.
+    dist.init_process_group("cpu:gloo,cuda:nccl", timeout=TIMEOUT, device_id=own if world.size > 1 else None)
+
+
+def gpu_of(world: World) -> torch.device:
+    """This rank's GPU. Raises UserError where PyTorch cannot use so many."""
+    import torch
+
     if torch.cuda.device_count() <= world.local_rank:
         raise UserError(
             f"the plan puts rank {world.rank} on GPU {world.local_rank}, but PyTorch {torch.__version__} can "
             f"use {torch.cuda.device_count()} GPUs: install a PyTorch that fits the driver, or set ZEROFIT_DEVICE=cpu"
         )
-    own = torch.device("cuda", world.local_rank)
-    torch.cuda.set_device(own)
-    # gloo besides NCCL, as PyTorch's own default: objects and offloaded shards are exchanged on the CPU.
-    # Bound to its device NCCL connects at once, which a rank without peers cannot.
-    dist.init_process_group("cpu:gloo,cuda:nccl", timeout=TIMEOUT, device_id=own if world.size > 1 else None)
+    return torch.device("cuda", world.local_rank)
 
 
 def limit(cap: float | None, device: Literal["cpu", "cuda"]) -> None:

@@ -27,13 +27,22 @@ def directory(environ: Mapping[str, str]) -> Path:
 
 def clear_stale_locks(cache: Path) -> list[Path]:
     """Remove the locks of builders that are gone and return them; none while any rank holds the directory."""
+    return _stale_locks(cache, remove=True)
+
+
+def stale_locks(cache: Path) -> list[Path]:
+    """The same, and leave them where they are."""
+    return _stale_locks(cache, remove=False)
+
+
+def _stale_locks(cache: Path, *, remove: bool) -> list[Path]:
     if not cache.is_dir():
         return []
     handle = os.open(cache, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         stale = sorted(cache.glob("*/lock"))
-        for lock in stale:
+        for lock in stale if remove else ():
             lock.unlink(missing_ok=True)
     except OSError:  # held by a rank, or a file system without flock: nothing is known, so nothing is removed
         return []

@@ -162,7 +162,7 @@ def outlook(one: Staged, nproc: int | None, played: Played = "none") -> StagePla
     found: list[Outlook] = []
     if spec.hardware.device == "cuda":
         every = alternatives(spec, one.machine, nproc)
-        found = outlooks(every, one.machine.host_gib, played)
+        found = outlooks(every, one.machine.host_gib, played, one.machine.calibration)
     return StagePlan(
         name=str(spec.recipe.name),
         task=spec.recipe.task,

@@ -11,6 +11,7 @@ from zerofit.launch.alternatives import Alternative
 from zerofit.launch.recipe import override
 from zerofit.plan.answer import Outlook
 from zerofit.plan.build import make_plan
+from zerofit.plan.calibration import Calibration
 from zerofit.plan.closed_form import estimate_memory
 from zerofit.plan.fitting import fit
 from zerofit.plan.levers import candidates
@@ -29,10 +30,15 @@ WORTH = 0.98
 """What is left of the peak, at most, where a change is worth to be named."""
 
 
-def prediction(spec: RunSpec, host_gib: float | None, predict: Predict = estimate_memory) -> Prediction:
+def prediction(
+    spec: RunSpec,
+    host_gib: float | None,
+    predict: Predict = estimate_memory,
+    calibration: Calibration | None = None,
+) -> Prediction:
     """What is to be expected of a run, levers apart. Raises Unpredicted, and UserError as `fit` does."""
     memory = predict(spec)
-    return Prediction(peak_gib=memory.peak_gib, memory=memory, fit=fit(memory, spec, host_gib))
+    return Prediction(peak_gib=memory.peak_gib, memory=memory, fit=fit(memory, spec, host_gib, calibration))
 
 
 def with_levers(found: Prediction, spec: RunSpec, predict: Predict = estimate_memory) -> Prediction:
@@ -67,9 +73,14 @@ Played = Literal["none", "own", "all"]
 """Of which strategies a step is played through: of none, of the recipe's, of all and of its levers."""
 
 
-def outlooks(every: Sequence[Alternative], host_gib: float | None, played: Played = "none") -> list[Outlook]:
+def outlooks(
+    every: Sequence[Alternative],
+    host_gib: float | None,
+    played: Played = "none",
+    calibration: Calibration | None = None,
+) -> list[Outlook]:
     """The prediction of each; of the recipe's own with levers. Raises UserError for a card that nothing fits."""
-    timing = Timed() if played != "none" else None
+    timing = Timed(calibration) if played != "none" else None
     found = []
     for one in every:
         step = played == "all" or (played == "own" and one.own)
@@ -79,7 +90,7 @@ def outlooks(every: Sequence[Alternative], host_gib: float | None, played: Playe
             continue
         made, reason = None, None
         try:
-            made = prediction(one.spec, host_gib, predict)
+            made = prediction(one.spec, host_gib, predict, calibration)
             if one.own:
                 made = with_levers(made, one.spec, closest if played == "all" else estimate_memory)
         except Unpredicted as why:
@@ -100,11 +111,11 @@ def _timed(one: Outlook, spec: RunSpec | None, timing: Timed) -> Outlook:
 class Timed:
     """Memory and speed of one step that is played through."""
 
-    def __init__(self) -> None:
+    def __init__(self, calibration: Calibration | None = None) -> None:
         workarounds.quiet()
         from zerofit.predict.timing import Timing  # torch and transformers: seconds
 
-        self._timing = Timing()
+        self._timing = Timing(calibration)
 
     def closest(self, spec: RunSpec) -> Memory:
         """As `closest`."""
@@ -164,12 +175,14 @@ def changed_spec(spec: RunSpec, words: Sequence[str], **others: int) -> RunSpec 
         return None
 
 
-def predicted(spec: RunSpec, host_gib: float | None) -> tuple[RunSpec, str | None]:
+def predicted(
+    spec: RunSpec, host_gib: float | None, calibration: Calibration | None = None
+) -> tuple[RunSpec, str | None]:
     """`spec` with its prediction, and why it has none, in a line. A run is never refused for that."""
     if spec.hardware.device != "cuda":
         return spec, None
     try:
-        found = with_levers(prediction(spec, host_gib), spec)
+        found = with_levers(prediction(spec, host_gib, calibration=calibration), spec)
     except (Unpredicted, UserError) as why:
         return spec, f"memory: not predicted: {why}"
     return spec.model_copy(update={"prediction": found}), None

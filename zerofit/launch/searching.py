@@ -15,7 +15,7 @@ from zerofit.launch.predicting import closest
 from zerofit.plan.answer import Cell, Search
 from zerofit.plan.closed_form import estimate_memory
 from zerofit.plan.fitting import fit, overall
-from zerofit.plan.prediction import Memory, Prediction, Unpredicted
+from zerofit.plan.prediction import Fit, Memory, Prediction, Unpredicted
 from zerofit.plan.spec import RunSpec
 from zerofit.plan.strategy import without_file
 from zerofit.report.outlook import grid
@@ -84,10 +84,10 @@ class Look:
             spec = one.spec.model_copy(update={"hardware": card})
             try:
                 known = estimate_memory(spec)
-                found = fit(known, spec, self.first.machine.host_gib)
+                found = self._fit(known, spec)
                 if exactly and overall(found) != "fits" and self._close(known, spec):
                     known = self._played(one, count)
-                    found = fit(known, spec, self.first.machine.host_gib)
+                    found = self._fit(known, spec)
             except (Unpredicted, UserError) as why:
                 reasons.append(str(why))
                 continue
@@ -136,7 +136,11 @@ class Look:
     def _close(self, known: Memory, spec: RunSpec) -> bool:
         """Whether it would fit if formulas were as good as a step that is played through."""
         best = known.model_copy(update={"exact": True})
-        return overall(fit(best, spec, self.first.machine.host_gib)) == "fits"
+        return overall(self._fit(best, spec)) == "fits"
+
+    def _fit(self, memory: Memory, spec: RunSpec) -> Fit:
+        machine = self.first.machine
+        return fit(memory, spec, machine.host_gib, machine.calibration)
 
     def _played(self, one: Alternative, count: int) -> Memory:
         key = (one.short, count)

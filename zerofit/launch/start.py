@@ -12,6 +12,7 @@ from zerofit.config.errors import UserError
 from zerofit.config.load import load_recipe
 from zerofit.config.schema import Recipe
 from zerofit.launch import pages, rundir, workarounds
+from zerofit.launch.asked import calibrated
 from zerofit.launch.course import Course, find
 from zerofit.launch.dispatch import Launch, count_ranks, dispatch
 from zerofit.launch.environment import outer_world
@@ -140,7 +141,7 @@ def begin(
     )
     if origin_step is not None:
         lines = foreign.check(spec)
-    spec, unpredicted = predicted(spec, host_memory_gib())
+    spec, unpredicted = predicted(spec, host_memory_gib(), calibrated(hardware))
     lines += [] if unpredicted is None else [unpredicted]
     run_dir, made = rundir.make(recipe.name, recipe.run_dir)
     lock = rundir.claim(run_dir)
@@ -175,7 +176,7 @@ def go_on(
         asked = load_recipe(source, overrides) if source is not None else override(before.recipe, overrides)
     spec = replan(run, before, asked, hardware, ranks)
     if spec is not before:
-        spec, _ = predicted(spec, host_memory_gib())
+        spec, _ = predicted(spec, host_memory_gib(), calibrated(hardware))
     TASKS[spec.recipe.task].restore(spec)
     lock = rundir.claim(spec.run_dir)
     try:

@@ -63,6 +63,17 @@ def cpu() -> Hardware:
     )
 
 
+def uuids() -> list[str]:
+    """NVML's names of the GPUs that CUDA would show this process, in its order where they are of one kind."""
+    return [gpu.uuid for gpu in _visible(_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))]
+
+
+def driver_version() -> str | None:
+    """Of NVIDIA's driver; null where there is none."""
+    rows = _nvidia_smi("--query-gpu=driver_version", "--format=csv,noheader")
+    return rows[0].strip() if rows else None
+
+
 def _gpus() -> list[Gpu]:
     """Every GPU that nvidia-smi lists, each one's MIG instances after it."""
     rows = _nvidia_smi(f"--query-gpu={QUERY}", "--format=csv,noheader,nounits")

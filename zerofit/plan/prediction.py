@@ -46,6 +46,11 @@ class Fit(Section):
     """What the host has; null: not known."""
     host_verdict: Verdict
     """The same for host memory."""
+    outside_gib: float | None = None
+    """Of the card what no tensor gets: CUDA's context, and communicators of several ranks; null: a plan of an earlier
+    version does not say."""
+    outside_from: str = "shipped"
+    """Where that comes from: shipped, or `calibrated 2026-11-29`."""
 
 
 class Speed(Section):
@@ -60,6 +65,8 @@ class Speed(Section):
     parts: dict[str, float]
     """Seconds of compute, communication that nothing hides, optimizer, offload and host; the longest of compute and
     host counts."""
+    rates: str = "shipped"
+    """Where the rates come from: shipped, or `calibrated 2026-11-29`."""
 
 
 class Prediction(Section):

@@ -7,6 +7,8 @@ import platform
 import subprocess
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 LIBRARIES = (
     "zerofit",
     "torch",
@@ -30,6 +32,19 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def ranges() -> dict[str, Requirement]:
+    """What this release asks of each library that runs need, where it is needed here; extras apart.
+
+    Empty where zerofit itself is not installed and lies on the path alone.
+    """
+    try:
+        asked = importlib.metadata.requires("zerofit") or []
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    found = [Requirement(line) for line in asked]
+    return {one.name: one for one in found if one.marker is None or one.marker.evaluate({"extra": ""})}
 
 
 def git_revision(directory: Path | None = None) -> str | None:

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry
 
 from zerofit.predict.ledger import Phase
-from zerofit.predict.rates import KERNEL_S, Rates
+from zerofit.predict.rates import Rates
 
 STEP: tuple[Phase, ...] = ("forward", "backward")
 LOW = (torch.float16, torch.bfloat16)
+ATTENTION = "scaled_dot_product"
+"""What the names of attention's operations have in them."""
 
 
 class Roofline:
@@ -56,10 +58,12 @@ class Roofline:
         if func.overloadpacket in flop_registry:
             flops = flop_registry[func.overloadpacket](*args, out_val=outputs)
             low = any(tensor.dtype in LOW for tensor in given)
-            rate = self.rates.products[self.precision if low else "fp32"]
+            rate = self.rates.product(self.precision if low else "fp32", flops)
+            if low and ATTENTION in func.name():
+                rate = self.rates.attends(phase, flops, rate)
         self.flops += flops
         self.operations += 1
-        self.seconds += max(flops / rate, moved / self.rates.memory, KERNEL_S)
+        self.seconds += max(flops / rate, moved / self.rates.memory, self.rates.kernel_s)
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from zerofit.config.strategy import ZERO_STAGE
 from zerofit.plan.prediction import Speed
 from zerofit.plan.spec import RunSpec
-from zerofit.predict.rates import LAUNCH_S, VISIT_S, Rates
+from zerofit.predict.rates import VISIT_S, Rates
 from zerofit.predict.roofline import Roofline
 from zerofit.predict.traffic import traffic
 
@@ -34,7 +34,7 @@ def speed(spec: RunSpec, seen: Roofline, rates: Rates) -> Speed:
         "optimizer": moved.optimizer / rates.memory,
         "offload": moved.pcie / rates.pcie + moved.host / rates.host,
     }
-    host = share * LAUNCH_S * seen.operations
+    host = share * rates.launch_s * seen.operations
     if ZERO_STAGE.get(spec.strategy.name) == 3:
         host += micro_steps * VISIT_S * seen.modules * PASSES[spec.strategy.activation_checkpointing]
     step = max(sum(parts.values()), host)
@@ -43,4 +43,5 @@ def speed(spec: RunSpec, seen: Roofline, rates: Rates) -> Speed:
         samples_s=round(spec.batches.global_batch / step, 3),
         error=ERROR,
         parts={name: round(seconds, 6) for name, seconds in (*parts.items(), ("host", host))},
+        rates=rates.source,
     )

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from zerofit.config.strategy import REPLICATED
+from zerofit.plan.calibration import Calibration
 from zerofit.plan.prediction import Speed
 from zerofit.plan.spec import RunSpec
 from zerofit.predict.memory import playable
 from zerofit.predict.playing import extracts, play
-from zerofit.predict.rates import rates_of
+from zerofit.predict.rates import Rates, rates_of
 from zerofit.predict.roofline import Roofline
 from zerofit.predict.speed import speed
 
@@ -18,7 +19,9 @@ from zerofit.predict.speed import speed
 class Timing:
     """Rooflines of micro-batches, by what decides on a GPU's work in them."""
 
-    def __init__(self) -> None:
+    def __init__(self, calibration: Calibration | None = None) -> None:
+        """With what was measured of the GPU that is planned for, if anything was."""
+        self._calibration = calibration
         self._seen: dict[tuple[object, ...], Roofline] = {}
 
     @contextmanager
@@ -27,7 +30,7 @@ class Timing:
 
         What a play has seen that did not come to its end is not kept.
         """
-        rates, kind = rates_of(spec.hardware, spec.batches.ranks), _kind(spec)
+        rates, kind = self._rates(spec), _kind(spec)
         if rates is None or spec.grpo is not None or extracts(spec) or kind in self._seen:
             yield []
             return
@@ -43,8 +46,11 @@ class Timing:
         with self.watching(spec) as observers:
             if observers:
                 play(playable(spec), observers)
-        seen, rates = self._seen.get(_kind(spec)), rates_of(spec.hardware, spec.batches.ranks)
+        seen, rates = self._seen.get(_kind(spec)), self._rates(spec)
         return None if seen is None or rates is None else speed(spec, seen, rates)
+
+    def _rates(self, spec: RunSpec) -> Rates | None:
+        return rates_of(spec.hardware, spec.batches.ranks, self._calibration)
 
 
 def _kind(spec: RunSpec) -> tuple[object, ...]:

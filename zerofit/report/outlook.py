@@ -120,11 +120,16 @@ def verdict(found: Fit) -> str:
 
 def _below(plan: StagePlan) -> list[str]:
     several = any(one.ranks is not None and one.ranks > 1 for one in plan.strategies)
+    fits = [one.prediction.fit for one in plan.strategies if one.prediction is not None]
+    beside = max((one.outside_gib for one in fits if one.outside_gib is not None), default=outside(2 if several else 1))
     own = next((one for one in plan.strategies if one.own), None)
     lines = [
-        f"* the recipe's; needed: the peak with its error, {outside(2 if several else 1):g} GiB of CUDA"
+        f"* the recipe's; needed: the peak with its error, {beside:.2g} GiB of CUDA"
         f"{' and NCCL' if several else ''}, and the allocator's slack; tight: without the slack alone"
     ]
+    measured = _calibrated(plan)
+    if measured is not None:
+        lines.append(measured)
     if plan.assumed is not None:
         lines.append(plan.assumed)
     if own is not None and own.prediction is not None:
@@ -134,6 +139,19 @@ def _below(plan: StagePlan) -> list[str]:
         if found.memory.not_modelled:
             lines.append(f"not modelled: {'; '.join(found.memory.not_modelled)}")
     return lines
+
+
+def _calibrated(plan: StagePlan) -> str | None:
+    """What was measured of such cards and not shipped, with its day; null: nothing."""
+    made = [one.prediction for one in plan.strategies if one.prediction is not None]
+    sources = {
+        "rates": {one.speed.rates for one in made if one.speed is not None},
+        "what CUDA and NCCL take": {one.fit.outside_from for one in made},
+    }
+    named = [(what, max(found - {"shipped"})) for what, found in sources.items() if found - {"shipped"}]
+    if not named:
+        return None
+    return f"{named[0][1]} (zerofit doctor): {' and '.join(what for what, _ in named)}"
 
 
 def _cell(cell: Cell) -> str:

@@ -1,0 +1,1 @@
+"""What `zerofit doctor --calibrate` measures: products, attention, memory, launches, links, the host and its drive."""
