@@ -94,6 +94,7 @@ def test_a_curriculum_shows_more_from_stage_to_stage(job: Path) -> None:
     assert second["data"]["images"] == 0.75
 
 
+@pytest.mark.thorough
 def test_one_rank_with_larger_micro_batches_takes_the_same_steps(job: Path, tmp_path: Path) -> None:
     kept = environment(ZEROFIT_CACHE=str(job.parents[1] / "cache"))
     asked = ("strategy=single", "train.micro_batch=8", "evaluate.at_end=false")
@@ -103,6 +104,7 @@ def test_one_rank_with_larger_micro_batches_takes_the_same_steps(job: Path, tmp_
         assert losses(tmp_path / "runs" / "cad" / stage) == pytest.approx(losses(job / stage), rel=1e-6)
 
 
+@pytest.mark.thorough
 def test_a_stage_that_was_cut_off_goes_on_in_the_middle(job: Path, tmp_path: Path) -> None:
     copy = tmp_path / "runs" / "cad"
     shutil.copytree(job, copy, ignore=shutil.ignore_patterns("02-all"))

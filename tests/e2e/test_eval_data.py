@@ -72,6 +72,7 @@ def test_a_class_that_the_run_does_not_know_is_named(run: Path, digits: Path, tm
     refused(evaluated(run, tmp_path), str(tmp_path), "class x", "0, 1, 2")
 
 
+@pytest.mark.thorough
 def test_own_data_read_otherwise_gives_the_same_figures(run: Path) -> None:
     done = zerofit("eval", str(run), "--data", "data.workers=1", "--data", "data.limit=5", cwd=run.parents[1])
     found, expected = figures(run, done), result(run)["test"]

@@ -47,6 +47,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(directory, "words", SFT, LORA, "strategy=zero3")
 
 
+@pytest.mark.thorough
 def test_what_an_export_is_to_others(run: Path) -> None:
     directory = run.parents[1]
     still = ("train.max_steps=1", "optimizer.lr=1e-12", "optimizer.weight_decay=0", "--nproc", "1")

@@ -120,6 +120,7 @@ def test_bad_input_under_an_outer_launcher_is_said_once(tmp_path: Path) -> None:
     assert "error:" not in second.stderr
 
 
+@pytest.mark.thorough
 def test_foreign_device_names_do_not_matter_on_cpu(tmp_path: Path) -> None:
     env = environment(CUDA_VISIBLE_DEVICES="MIG-3eb87630-93d5-b2b6-b8ff-9b359caf4ee2")
     done = zerofit("train", str(tiny(tmp_path)), "strategy=zero2", "--nproc", "2", cwd=tmp_path, env=env)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
+import pytest
 from cli_runs import environment, steps, tiny, zerofit
 from language_runs import SHAPE
 
@@ -31,6 +32,7 @@ grpo:
 """
 
 
+@pytest.mark.thorough
 def test_what_is_rewarded_becomes_frequent(tmp_path: Path) -> None:
     (tmp_path / "liked.py").write_text(LIKED)
     environ = environment(PYTHONPATH=str(tmp_path))

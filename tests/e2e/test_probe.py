@@ -102,6 +102,7 @@ def test_a_cache_that_was_tampered_with_is_refused(run: Path, cwd: Path) -> None
     refused(done, str(meta.parent))
 
 
+@pytest.mark.thorough
 def test_the_gap_between_cached_and_online_is_stated(run: Path, cwd: Path) -> None:
     done = zerofit("probe", "tiny.yaml", "--gap", "train.epochs=1", "strategy=single", cwd=cwd)
     assert done.returncode == 0, done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
 from cli_runs import refused, steps, zerofit
 
 sys.path.append(str(Path(__file__).parents[1] / "unit"))
@@ -12,6 +13,7 @@ sys.path.append(str(Path(__file__).parents[1] / "unit"))
 from foreign_checkpoints import RECIPE, vit_weights, write_zero3
 
 
+@pytest.mark.thorough
 def test_a_new_run_goes_on_from_there(tmp_path: Path) -> None:
     (tmp_path / "vit.yaml").write_text(RECIPE)
     write_zero3(tmp_path / "program", vit_weights())

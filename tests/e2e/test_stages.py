@@ -114,6 +114,7 @@ def test_a_mistake_in_the_last_stage_shows_before_the_first_begins(tmp_path: Pat
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.thorough
 def test_an_interrupted_second_stage_resumes_and_the_first_is_left_alone(job: Path, tmp_path: Path) -> None:
     copy = first_stage_alone(job, tmp_path)
     before = contents(copy / "01-tune")
@@ -150,6 +151,7 @@ def test_under_an_outer_launcher_a_process_runs_the_stage_it_is_told(job: Path, 
     assert losses(copy / "02-probe") == pytest.approx(losses(job / "02-probe"), rel=1e-6)
 
 
+@pytest.mark.thorough
 def test_a_probe_after_lora_starts_from_the_merged_weights(tmp_path: Path) -> None:
     small = ("strategy=single", "stages.0.model.lora.rank=2", "stages.1.model.lora=null", "train.max_steps=2")
     done = zerofit("train", recipe(tmp_path), *small, cwd=tmp_path)

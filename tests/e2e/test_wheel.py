@@ -8,12 +8,14 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
 from cli_runs import environment, steps
 
 ROOT = Path(__file__).parents[2]
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
 
 
+@pytest.mark.thorough
 def test_the_wheel_works_where_it_is_installed(tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(ROOT / "zerofit", source / "zerofit", ignore=shutil.ignore_patterns("__pycache__"))

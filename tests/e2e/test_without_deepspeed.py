@@ -39,7 +39,9 @@ def env(tmp_path: Path) -> dict[str, str]:
     return environment(PYTHONPATH=str(site))
 
 
-@pytest.mark.parametrize("strategy", ["single", "ddp", "fsdp2"])
+@pytest.mark.parametrize(
+    "strategy", [*(pytest.param(name, marks=pytest.mark.thorough) for name in ("single", "ddp")), "fsdp2"]
+)
 def test_torchs_own_strategies_work(tmp_path: Path, env: dict[str, str], strategy: str) -> None:
     ranks = "1" if strategy == "single" else "2"
     wanted = (f"strategy={strategy}", "--nproc", ranks)

@@ -40,6 +40,8 @@ class Card:
     """TFLOP/s in bfloat16; null: its tensor cores lack it."""
     fp32: float
     """TFLOP/s in float32: TF32's where there is TF32."""
+    plain: float
+    """TFLOP/s in float32 without TF32, which PyTorch's matrix products do unless they are told otherwise."""
     bandwidth: float
     """GB/s of its memory."""
     link: Literal["NVLink", "PCIe"]
@@ -59,29 +61,29 @@ NVLINK: Literal["NVLink"] = "NVLink"
 PCIE: Literal["PCIe"] = "PCIe"
 # fmt: off
 CARDS: tuple[Card, ...] = (
-    Card("v100", "Tesla V100-SXM2-32GB", 32768, (7, 0), 125.0, None, 15.7, 900, NVLINK, 300, r"V100-SXM.*32GB"),
-    Card("v100-16gb", "Tesla V100-SXM2-16GB", 16384, (7, 0), 125.0, None, 15.7, 900, NVLINK, 300, r"V100-SXM.*"),
-    Card("v100-pcie", "Tesla V100-PCIE-32GB", 32768, (7, 0), 112.0, None, 14.0, 900, PCIE, 32),
-    Card("v100-pcie-16gb", "Tesla V100-PCIE-16GB", 16384, (7, 0), 112.0, None, 14.0, 900, PCIE, 32, r"V100-PCIE.*"),
-    Card("t4", "Tesla T4", 15360, (7, 5), 65.0, None, 8.1, 300, PCIE, 32),
-    Card("rtx-2080-ti", "NVIDIA GeForce RTX 2080 Ti", 11264, (7, 5), 53.8, None, 13.4, 616, PCIE, 32),
-    Card("rtx-3090", "NVIDIA GeForce RTX 3090", 24576, (8, 6), 71.0, 71.0, 35.6, 936, PCIE, 64),
-    Card("rtx-4090", "NVIDIA GeForce RTX 4090", 24564, (8, 9), 165.2, 165.2, 82.6, 1008, PCIE, 64),
-    Card("rtx-a6000", "NVIDIA RTX A6000", 49140, (8, 6), 154.8, 154.8, 77.4, 768, PCIE, 64),
-    Card("rtx-6000-ada", "NVIDIA RTX 6000 Ada Generation", 49140, (8, 9), 364.2, 364.2, 182.1, 960, PCIE, 64),
-    Card("a10", "NVIDIA A10", 23028, (8, 6), 125.0, 125.0, 62.5, 600, PCIE, 64),
-    Card("a100", "NVIDIA A100-SXM4-80GB", 81920, (8, 0), 312.0, 312.0, 156.0, 2039, NVLINK, 600),
-    Card("a100-40gb", "NVIDIA A100-SXM4-40GB", 40960, (8, 0), 312.0, 312.0, 156.0, 1555, NVLINK, 600),
-    Card("a100-pcie", "NVIDIA A100 80GB PCIe", 81920, (8, 0), 312.0, 312.0, 156.0, 1935, PCIE, 64),
-    Card("a100-pcie-40gb", "NVIDIA A100-PCIE-40GB", 40960, (8, 0), 312, 312, 156, 1555, PCIE, 64, r"A100[- ][^M]*"),
-    Card("l4", "NVIDIA L4", 23034, (8, 9), 121.0, 121.0, 60.0, 300, PCIE, 64),
-    Card("l40s", "NVIDIA L40S", 46068, (8, 9), 362.05, 362.05, 183.0, 864, PCIE, 64),
-    Card("h100", "NVIDIA H100 80GB HBM3", 81559, (9, 0), 989.4, 989.4, 494.7, 3350, NVLINK, 900, r"H100"),
-    Card("h100-pcie", "NVIDIA H100 PCIe", 81559, (9, 0), 756.0, 756.0, 378.0, 2039, PCIE, 128),
-    Card("h100-nvl", "NVIDIA H100 NVL", 95830, (9, 0), 835.5, 835.5, 417.5, 3938, NVLINK, 600),
-    Card("h200", "NVIDIA H200", 143771, (9, 0), 989.4, 989.4, 494.7, 4800, NVLINK, 900),
-    Card("h200-nvl", "NVIDIA H200 NVL", 143771, (9, 0), 835.5, 835.5, 417.5, 4800, NVLINK, 900),
-    Card("b200", "NVIDIA B200", 183359, (10, 0), 2250.0, 2250.0, 1125.0, 8000, NVLINK, 1800),
+    Card("v100", "Tesla V100-SXM2-32GB", 32768, (7, 0), 125.0, None, 15.7, 15.7, 900, NVLINK, 300, r"V100-SXM.*32GB"),
+    Card("v100-16gb", "Tesla V100-SXM2-16GB", 16384, (7, 0), 125.0, None, 15.7, 15.7, 900, NVLINK, 300, r"V100-SXM.*"),
+    Card("v100-pcie", "Tesla V100-PCIE-32GB", 32768, (7, 0), 112, None, 14.0, 14.0, 900, PCIE, 32),
+    Card("v100-pcie-16gb", "Tesla V100-PCIE-16GB", 16384, (7, 0), 112, None, 14.0, 14.0, 900, PCIE, 32, r"V100-PCIE.*"),
+    Card("t4", "Tesla T4", 15360, (7, 5), 65.0, None, 8.1, 8.1, 300, PCIE, 32),
+    Card("rtx-2080-ti", "NVIDIA GeForce RTX 2080 Ti", 11264, (7, 5), 53.8, None, 13.4, 13.4, 616, PCIE, 32),
+    Card("rtx-3090", "NVIDIA GeForce RTX 3090", 24576, (8, 6), 71.0, 71.0, 35.6, 35.6, 936, PCIE, 64),
+    Card("rtx-4090", "NVIDIA GeForce RTX 4090", 24564, (8, 9), 165.2, 165.2, 82.6, 82.6, 1008, PCIE, 64),
+    Card("rtx-a6000", "NVIDIA RTX A6000", 49140, (8, 6), 154.8, 154.8, 77.4, 38.7, 768, PCIE, 64),
+    Card("rtx-6000-ada", "NVIDIA RTX 6000 Ada Generation", 49140, (8, 9), 364.2, 364.2, 182.1, 91.1, 960, PCIE, 64),
+    Card("a10", "NVIDIA A10", 23028, (8, 6), 125.0, 125.0, 62.5, 31.2, 600, PCIE, 64),
+    Card("a100", "NVIDIA A100-SXM4-80GB", 81920, (8, 0), 312.0, 312.0, 156.0, 19.5, 2039, NVLINK, 600),
+    Card("a100-40gb", "NVIDIA A100-SXM4-40GB", 40960, (8, 0), 312.0, 312.0, 156.0, 19.5, 1555, NVLINK, 600),
+    Card("a100-pcie", "NVIDIA A100 80GB PCIe", 81920, (8, 0), 312.0, 312.0, 156.0, 19.5, 1935, PCIE, 64),
+    Card("a100-pcie-40gb", "NVIDIA A100-PCIE-40GB", 40960, (8, 0), 312, 312, 156, 19.5, 1555, PCIE, 64, "A100[- ][^M].*"),
+    Card("l4", "NVIDIA L4", 23034, (8, 9), 121.0, 121.0, 60.0, 30.3, 300, PCIE, 64),
+    Card("l40s", "NVIDIA L40S", 46068, (8, 9), 362.05, 362.05, 183.0, 91.6, 864, PCIE, 64),
+    Card("h100", "NVIDIA H100 80GB HBM3", 81559, (9, 0), 989.4, 989.4, 494.7, 66.9, 3350, NVLINK, 900, r"H100"),
+    Card("h100-pcie", "NVIDIA H100 PCIe", 81559, (9, 0), 756.0, 756.0, 378.0, 51.2, 2039, PCIE, 128),
+    Card("h100-nvl", "NVIDIA H100 NVL", 95830, (9, 0), 835.5, 835.5, 417.5, 60.0, 3938, NVLINK, 600),
+    Card("h200", "NVIDIA H200", 143771, (9, 0), 989.4, 989.4, 494.7, 66.9, 4800, NVLINK, 900),
+    Card("h200-nvl", "NVIDIA H200 NVL", 143771, (9, 0), 835.5, 835.5, 417.5, 60.0, 4800, NVLINK, 900),
+    Card("b200", "NVIDIA B200", 183359, (10, 0), 2250.0, 2250.0, 1125.0, 75.0, 8000, NVLINK, 1800),
 )
 # fmt: on
 """The first that a driver's name fits counts."""

@@ -130,7 +130,7 @@ def curve(measured: Iterable[tuple[float, float]]) -> Curve:
 def _shipped(hardware: Hardware, ranks: int) -> Rates:
     card = card_of(hardware.name) or _like(hardware)
     low = card.bf16 if card.bf16 is not None else card.fp16
-    tera = {"fp16": card.fp16, "bf16": low, "fp32": card.fp32}
+    tera = {"fp16": card.fp16, "bf16": low, "fp32": card.plain}
     return Rates(
         products={name: PRODUCTS * 1e12 * rate for name, rate in tera.items()},
         memory=MEMORY * 1e9 * card.bandwidth,
