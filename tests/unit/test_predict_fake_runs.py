@@ -107,7 +107,7 @@ def test_any_mix_of_inputs_is_played(mix: str) -> None:
     fields = {"task": "cad", "model": model, "data": {"source": "parts", "mix": {mix: 1}}, "train": _batch(2)}
     spec = planned(fields | {"optimizer": {"lr": 1e-3}, "strategy": DDP | {"name": "single"}}, facts, 1)
     found = predict_memory(spec)
-    assert found.phase == "backward"
+    assert found.phase == ("forward" if "image" in mix else "backward")  # a frozen encoder keeps nothing for backward
     assert found.split["logits"] > 0
 
 

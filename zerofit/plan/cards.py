@@ -59,6 +59,8 @@ class Card:
 
 NVLINK: Literal["NVLink"] = "NVLink"
 PCIE: Literal["PCIe"] = "PCIe"
+A100 = r"A100[- ][^M]*"
+"""Not those that are a slice of one (MIG)."""
 # fmt: off
 CARDS: tuple[Card, ...] = (
     Card("v100", "Tesla V100-SXM2-32GB", 32768, (7, 0), 125.0, None, 15.7, 15.7, 900, NVLINK, 300, r"V100-SXM.*32GB"),
@@ -75,7 +77,7 @@ CARDS: tuple[Card, ...] = (
     Card("a100", "NVIDIA A100-SXM4-80GB", 81920, (8, 0), 312.0, 312.0, 156.0, 19.5, 2039, NVLINK, 600),
     Card("a100-40gb", "NVIDIA A100-SXM4-40GB", 40960, (8, 0), 312.0, 312.0, 156.0, 19.5, 1555, NVLINK, 600),
     Card("a100-pcie", "NVIDIA A100 80GB PCIe", 81920, (8, 0), 312.0, 312.0, 156.0, 19.5, 1935, PCIE, 64),
-    Card("a100-pcie-40gb", "NVIDIA A100-PCIE-40GB", 40960, (8, 0), 312, 312, 156, 19.5, 1555, PCIE, 64, "A100[- ][^M].*"),
+    Card("a100-pcie-40gb", "NVIDIA A100-PCIE-40GB", 40960, (8, 0), 312, 312, 156, 19.5, 1555, PCIE, 64, A100),
     Card("l4", "NVIDIA L4", 23034, (8, 9), 121.0, 121.0, 60.0, 30.3, 300, PCIE, 64),
     Card("l40s", "NVIDIA L40S", 46068, (8, 9), 362.05, 362.05, 183.0, 91.6, 864, PCIE, 64),
     Card("h100", "NVIDIA H100 80GB HBM3", 81559, (9, 0), 989.4, 989.4, 494.7, 66.9, 3350, NVLINK, 900, r"H100"),
