@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from zerofit.config import patience
@@ -12,15 +13,17 @@ from zerofit.config.errors import UserError
 from zerofit.config.load import load_recipe
 from zerofit.config.schema import Recipe
 from zerofit.launch import pages, rundir, workarounds
+from zerofit.launch.choosing import check, choose
 from zerofit.launch.course import Course, find
 from zerofit.launch.dispatch import Launch, count_ranks, dispatch
 from zerofit.launch.environment import outer_world
-from zerofit.launch.predicting import predicted
+from zerofit.launch.predicting import Timed, predicted
 from zerofit.launch.recipe import override
 from zerofit.launch.reference import is_run, split
 from zerofit.launch.relocate_zero import is_deepspeed
 from zerofit.launch.replan import put_in_place, replan, said
 from zerofit.launch.restarts import Restarts
+from zerofit.plan.auto import is_open
 from zerofit.plan.build import make_plan
 from zerofit.plan.files import write_spec
 from zerofit.plan.grpo_advice import advice
@@ -140,8 +143,10 @@ def begin(
     )
     if origin_step is not None:
         lines = foreign.check(spec)
-    spec, unpredicted = predicted(spec, host_memory_gib())
-    lines += [] if unpredicted is None else [unpredicted]
+    spec = _settled(spec)
+    if spec.prediction is None:
+        spec, unpredicted = predicted(spec, host_memory_gib())
+        lines += [] if unpredicted is None else [unpredicted]
     run_dir, made = rundir.make(recipe.name, recipe.run_dir)
     lock = rundir.claim(run_dir)
     spec = spec.model_copy(update={"run_dir": run_dir})
@@ -149,6 +154,16 @@ def begin(
     for line in lines:
         print(line)
     return _launch(spec, lock, (), made)
+
+
+def _settled(spec: RunSpec) -> RunSpec:
+    """With what its recipe leaves to the planner chosen. Raises UserError where nothing fits."""
+    if not is_open(spec.recipe):
+        return spec
+    timing = Timed() if spec.hardware.device == "cuda" else None
+    spec = choose(spec, host_memory_gib(), timing, tell=partial(print, flush=True))
+    check(spec)
+    return spec
 
 
 def go_on(
@@ -250,7 +265,7 @@ def _launch(spec: RunSpec, lock: int, arguments: tuple[str, ...], made: tuple[Pa
         logs=spec.run_dir / "logs",
         result=spec.run_dir / "result.json",
         ranks=spec.batches.ranks,
-        headline="\n".join([table.headline(spec), *(advice(spec) or outlook.line(spec))]),
+        headline="\n".join([table.headline(spec), *outlook.choice(spec), *(advice(spec) or outlook.line(spec))]),
         lock=lock,
         made=made,
         steps=spec.batches.total_steps,

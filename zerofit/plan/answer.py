@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from zerofit.config.section import Section
+from zerofit.plan.choice import Choice
 from zerofit.plan.prediction import Prediction, Verdict
 from zerofit.plan.spec import Hardware
 
@@ -51,6 +52,8 @@ class StagePlan(Section):
     """What was assumed of data that is not there; null: nothing."""
     strategies: tuple[Outlook, ...]
     """The recipe's own first where it is none of the others. Empty on a CPU."""
+    choice: Choice | None = None
+    """What was chosen of what the recipe leaves to the planner; null: it leaves nothing."""
 
 
 class Plan(Section):

@@ -46,6 +46,10 @@ class Timing:
         seen, rates = self._seen.get(_kind(spec)), rates_of(spec.hardware, spec.batches.ranks)
         return None if seen is None or rates is None else speed(spec, seen, rates)
 
+    def seen(self, spec: RunSpec) -> Roofline | None:
+        """What was seen of micro-batches that compute as those of `spec` do; null: no such one was played through."""
+        return self._seen.get(_kind(spec))
+
 
 def _kind(spec: RunSpec) -> tuple[object, ...]:
     """Under single and ddp weights are cast at each use; the others compute with weights in the low precision."""

@@ -10,13 +10,14 @@ from typing import Any
 
 import yaml
 
+from zerofit.plan.choice import Choice
 from zerofit.plan.files import DEEPSPEED_FILE
 from zerofit.plan.grpo_advice import advice
 from zerofit.plan.spec import CadFacts, ImageFacts, RunSpec, TextFacts, origin_of
 from zerofit.report.pages import language
 from zerofit.report.pages.files import mapping
-from zerofit.report.pages.parts import Code, Facts, Notes, Part, Section
-from zerofit.report.pages.units import count, number, percent
+from zerofit.report.pages.parts import Code, Facts, Notes, Part, Section, Table
+from zerofit.report.pages.units import count, fixed, number, percent
 
 
 def configuration(directory: Path, spec: RunSpec) -> Section:
@@ -25,6 +26,8 @@ def configuration(directory: Path, spec: RunSpec) -> Section:
     said = advice(spec)
     if said:
         parts.append(Notes("Memory, as the plan has it", said))
+    if spec.choice is not None:
+        parts += _choice(spec.choice)
     parts.append(Code("Recipe, resolved", as_yaml(spec.recipe.model_dump(mode="json")), "resolved.yaml", folded=True))
     given = mapping(directory / DEEPSPEED_FILE)
     if given:
@@ -89,6 +92,28 @@ def _plan(spec: RunSpec) -> Facts:
         ("seed", str(recipe.train.seed)),
     ]
     return Facts("Plan", rows)
+
+
+def _choice(choice: Choice) -> list[Part]:
+    """What the recipe leaves to the planner, and what that weighed."""
+    notes = Notes("Chosen by the planner, for what the recipe leaves as auto", [choice.why])
+    if not choice.table:
+        return [notes]
+    rows = [
+        (
+            row.strategy,
+            f"{row.micro_batch} x {row.accumulation}",
+            row.activation_checkpointing,
+            "" if row.needed_gib is None else fixed(row.needed_gib),
+            "" if row.samples_s is None else fixed(row.samples_s),
+            "a step played through" if row.exact else "formulas",
+            row.reason or row.verdict or "",
+        )
+        for row in choice.table
+    ]
+    head = ("strategy", "micro-batch", "checkpointing", "needed, GiB", "samples/s", "by", "verdict")
+    strong = [place for place, row in enumerate(choice.table) if row == choice.chosen]
+    return [notes, Table("What was weighed", head, rows, words=(0, 1, 2, 5, 6), strong=strong)]
 
 
 def _every(steps: int | None) -> str:
