@@ -100,11 +100,12 @@ def shrunk_job(job: Job, directory: Path) -> list[str]:
 
 def shrunk(recipe: Recipe, directory: Path) -> list[str]:
     """Overrides that make `recipe` small, with the files that they need, written under `directory`."""
-    micro = min(recipe.train.micro_batch, 4)
-    accumulated = recipe.train.global_batch > 2 * recipe.train.micro_batch  # on two ranks
+    said = recipe.train.micro_batch
+    micro = 4 if said == "auto" else min(said, 4)
+    accumulated = said != "auto" and recipe.train.global_batch > 2 * said  # on two ranks
     overrides = [
         f"train.max_steps={STEPS}",
-        f"train.micro_batch={micro}",
+        f"train.micro_batch={said if said == 'auto' else micro}",
         f"train.global_batch={micro * (4 if accumulated else 2)}",
     ]
     if recipe.model.pretrained is not None:

@@ -23,19 +23,13 @@ def common(base: Recipe, cases: Sequence[Case], facts: ImageFacts | TextFacts, h
     """`base` with what it leaves to the planner settled, the same for every case.
 
     The largest micro-batch with which, by formulas, as many cases fit as can; blocks are computed again only where more
-    of them fit so. On a CPU, and where nothing is predicted, the largest up to `USUAL`. Raises UserError where no
-    micro-batch suits all of them.
+    of them fit so. On a CPU, and where nothing is predicted, the largest up to `USUAL`. Numbers of ranks that do not
+    divide the global batch do not count: their rows are refused whatever the micro-batch.
     """
     if base.train.micro_batch != AUTO:
         return base
-    shares = [base.train.global_batch / case.ranks for case in cases]
-    if not all(share.is_integer() for share in shares):
-        worlds = ", ".join(dict.fromkeys(str(case.ranks) for case in cases))
-        raise UserError(
-            f"train.micro_batch: auto is one number for all rows, and global_batch {base.train.global_batch} is no "
-            f"multiple of each number of ranks ({worlds}): give another global batch, or --gpus"
-        )
-    possible = divisors(gcd(*map(int, shares)))
+    whole = base.train.global_batch
+    possible = divisors(gcd(*(whole // case.ranks for case in cases if whole % case.ranks == 0)) or 1)
     usual = _with(base, max(one for one in possible if one <= USUAL))
     if hardware.device != "cuda":
         return usual

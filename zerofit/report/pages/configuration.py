@@ -18,6 +18,7 @@ from zerofit.report.pages import language
 from zerofit.report.pages.files import mapping
 from zerofit.report.pages.parts import Code, Facts, Notes, Part, Section, Table
 from zerofit.report.pages.units import count, fixed, number, percent
+from zerofit.report.rows import offload_of
 
 
 def configuration(directory: Path, spec: RunSpec) -> Section:
@@ -42,7 +43,8 @@ def reproduce(directory: Path, spec: RunSpec, exit_: str | None) -> Section:
     file = f"{name}.yaml"
     shown = here(directory)
     more = f" --resume {spec.origin}" if spec.origin_step is not None else ""
-    commands = [f"zerofit train {file}{more} --nproc {spec.batches.ranks}"]
+    chosen = "" if spec.choice is None else f" {words_of(spec)}"
+    commands = [f"zerofit train {file}{more}{chosen} --nproc {spec.batches.ranks}"]
     again = [f"zerofit eval {shown}", f"zerofit checkpoint list {shown}", f"zerofit report {shown}"]
     if exit_ != "finished":
         again.insert(0, f"zerofit train --resume {shown}")
@@ -56,6 +58,15 @@ def reproduce(directory: Path, spec: RunSpec, exit_: str | None) -> Section:
         ),
     ]
     return Section("reproduce", "Reproduce", parts)
+
+
+def words_of(spec: RunSpec) -> str:
+    """What was chosen, as it is said on the command line."""
+    strategy = f"strategy={spec.strategy.name}{offload_of(spec.strategy)}"
+    if spec.recipe.strategy.name is None:
+        return f"train.micro_batch={spec.batches.micro}"  # its file says the rest
+    recomputed = f"strategy.activation_checkpointing={spec.strategy.activation_checkpointing}"
+    return f"{strategy} {recomputed} train.micro_batch={spec.batches.micro}"
 
 
 def given(spec: RunSpec) -> dict[str, Any]:
