@@ -58,6 +58,16 @@ def test_the_run_goes_on_as_it_was_begun(runs: tuple[Path, Path]) -> None:
     assert [line["loss"] for line in steps(auto)] == pytest.approx([line["loss"] for line in steps(named)], rel=1e-6)
 
 
+@pytest.mark.thorough
+def test_a_checkpoint_is_converted_of_what_was_chosen(runs: tuple[Path, Path]) -> None:
+    cwd = runs[0].parent
+    done = zerofit("convert", "auto@4", "--to", "zero2", "--world", "4", "--output", "moved", cwd=cwd)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    spec = json.loads((cwd / "moved" / "run.json").read_text())
+    assert (spec["strategy"]["name"], spec["batches"]["micro"], spec["batches"]["ranks"]) == ("zero2", 16, 4)
+    assert (spec["recipe"]["strategy"]["name"], spec["recipe"]["train"]["micro_batch"]) == ("zero2", "auto")
+
+
 def test_a_plan_says_the_same(tmp_path: Path) -> None:
     assert SAID in zerofit("plan", "digits", *AUTO, cwd=tmp_path).stdout
     (stage,) = json.loads(zerofit("plan", "digits", *AUTO, "--json", cwd=tmp_path).stdout)["stages"]

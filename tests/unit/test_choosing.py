@@ -18,10 +18,10 @@ from zerofit.config.load import load_job
 from zerofit.launch import choosing, planning, predicting
 from zerofit.launch.alternatives import short_of
 from zerofit.launch.asked import Asked
+from zerofit.launch.contenders import sizes
 from zerofit.launch.predicting import Timed
 from zerofit.launch.recipe import override
 from zerofit.launch.replan import replan
-from zerofit.launch.weighing import sizes
 from zerofit.plan.answer import Plan
 from zerofit.plan.auto import USUAL, divisors, micro_batches, settled
 from zerofit.plan.build import make_plan

@@ -45,7 +45,7 @@ def choose(
     if spec.hardware.device != "cuda":
         return by_rule(spec, "nothing is predicted on a CPU")
     try:
-        scales = Scales(spec, host_gib, here)
+        scales = Scales.of(spec, host_gib, here)
     except Unpredicted as why:
         return by_rule(_careful(spec, here), f"nothing is predicted: {why}")
     if not scales.weighed:

@@ -124,7 +124,7 @@ def _planned(run: Path, before: RunSpec, strategy: str, world: int | None) -> Ru
     ranks = world or (1 if strategy == "single" else before.batches.ranks)
     asked = recipe
     if strategy != before.strategy.name:
-        named = settled(before)
+        named = settled(before).model_copy(update={"train": recipe.train})
         asked = override(named, _words(named, strategy))
     hardware = before.hardware
     if hardware.device == "cuda":

@@ -141,9 +141,9 @@ def begin(
         trust=trust,
         chosen=chosen,
     )
+    spec = _settled(spec)
     if origin_step is not None:
         lines = foreign.check(spec)
-    spec = _settled(spec)
     if spec.prediction is None:
         spec, unpredicted = predicted(spec, host_memory_gib())
         lines += [] if unpredicted is None else [unpredicted]
