@@ -21,6 +21,7 @@ from zerofit.config.errors import UserError, did_you_mean
 from zerofit.config.schema import Recipe
 from zerofit.data.pairs import ImageLoader, descriptions, image_loaders
 from zerofit.launch import pages
+from zerofit.launch.alternatives import short_of
 from zerofit.launch.dispatch import Launch, dispatch
 from zerofit.launch.environment import outer_world
 from zerofit.launch.failure import INTERRUPTED
@@ -31,6 +32,7 @@ from zerofit.models.config import config_of
 from zerofit.models.placement import WholePlacement
 from zerofit.models.pretrained import locate
 from zerofit.plan.build import make_plan
+from zerofit.plan.files import read_spec
 from zerofit.plan.hardware import detect
 from zerofit.plan.shapes import SHAPES
 from zerofit.plan.spec import Hardware, ImageFacts
@@ -169,9 +171,10 @@ def run_training_experiment(
 ) -> dict[str, Any]:
     """Train on `world_size` ranks as `zerofit train` does, test, and return the figures.
 
-    `method` is a strategy (`zero3`, `ddp`, `zero2+offload_optimizer`); the loaders are those of `create_data_loaders`;
-    an optimizer step takes batch_size x world_size samples; `learning_rate` is 3e-4 unless given; `fields` are more
-    fields of the recipe: `**{"optimizer.weight_decay": 0.1}`. Without `num_epochs`, give train.max_steps.
+    `method` is a strategy (`zero3`, `ddp`, `zero2+offload_optimizer`), or `auto`, the fastest that fits; the loaders
+    are those of `create_data_loaders`; an optimizer step takes batch_size x world_size samples; `learning_rate` is 3e-4
+    unless given; `fields` are more fields of the recipe: `**{"optimizer.weight_decay": 0.1}`. Without `num_epochs`,
+    give train.max_steps.
 
     Returns accuracy, top5, loss, peak_memory_gib, samples_per_second, wall_seconds, steps, run_dir, history (the lines
     of metrics.jsonl), strategy and world_size; with `enable_profiling` also profile (`zerofit.report.figures.profile`).
@@ -210,7 +213,8 @@ def run_training_experiment(
     if recipe.name is None:
         recipe = recipe.model_copy(update={"name": f"{recipe.images.source}-{recipe.strategy.name}"})
     launch = _run(recipe, world_size)
-    result = figures(launch.run_dir) | {"strategy": strategy, "world_size": world_size}
+    used = read_spec(launch.run_dir).strategy
+    result = figures(launch.run_dir) | {"strategy": short_of(used), "world_size": world_size}
     if enable_profiling:
         result["profile"] = profile(launch.run_dir, recipe.train.global_batch)
     return result

@@ -23,6 +23,7 @@ from zerofit.config.schema import Recipe
 from zerofit.config.stages import Job
 from zerofit.data.arithmetic import problem
 from zerofit.data.byte_tokenizer import byte_tokenizer
+from zerofit.plan.auto import micro_by_rule
 from zerofit.plan.batch import make_batches
 from zerofit.plan.deepspeed import make_deepspeed
 from zerofit.plan.shapes import ENCODERS, SHAPES
@@ -100,11 +101,12 @@ def shrunk_job(job: Job, directory: Path) -> list[str]:
 
 def shrunk(recipe: Recipe, directory: Path) -> list[str]:
     """Overrides that make `recipe` small, with the files that they need, written under `directory`."""
-    micro = min(recipe.train.micro_batch, 4)
-    accumulated = recipe.train.global_batch > 2 * recipe.train.micro_batch  # on two ranks
+    said = recipe.train.micro_batch
+    micro = 4 if said == "auto" else min(said, 4)
+    accumulated = said != "auto" and recipe.train.global_batch > 2 * said  # on two ranks
     overrides = [
         f"train.max_steps={STEPS}",
-        f"train.micro_batch={micro}",
+        f"train.micro_batch={said if said == 'auto' else micro}",
         f"train.global_batch={micro * (4 if accumulated else 2)}",
     ]
     if recipe.model.pretrained is not None:
@@ -172,7 +174,8 @@ def differences(shipped: Recipe, ran: Recipe) -> set[str]:
 def deepspeed_differences(shipped: Recipe, spec: RunSpec) -> set[str]:
     """Where DeepSpeed's settings in a run are not what the shipped recipe gives on the same ranks and machine."""
     enough = spec.data.model_copy(update={"train": 1_000_000})
-    batches = make_batches(shipped, enough, spec.batches.ranks)
+    ranks = spec.batches.ranks
+    batches = make_batches(shipped, enough, ranks, micro_by_rule(shipped, enough, ranks))
     wanted = make_deepspeed(shipped, resolve_strategy(shipped), batches, spec.precision, spec.hardware)
     found, expected = dict(_flat(spec.deepspeed or {})), dict(_flat(wanted or {}))
     return {name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name)}

@@ -42,12 +42,14 @@ ACCELERATE = ("accelerate", "launch", "--cpu", "--num_processes=2", "--num_machi
 @pytest.mark.parametrize("launcher", ["torchrun", pytest.param("accelerate", marks=pytest.mark.thorough)])
 def test_an_outer_launcher_gives_the_same_losses(tmp_path: Path, ours: list[float], launcher: str) -> None:
     bin_dir = Path(sys.executable).parent
+    words: tuple[str, ...] = ()
     if launcher == "torchrun":
         before: tuple[str, ...] = (*TORCHRUN, free_port(), "-m")
+        words = ("strategy=auto", "train.micro_batch=auto")  # rank 0 chooses, for all of them
     else:
         before = (str(bin_dir / ACCELERATE[0]), *ACCELERATE[1:], "--main_process_port", free_port(), "-m")
     done = subprocess.run(
-        [*before, "zerofit", "train", str(tiny(tmp_path))],
+        [*before, "zerofit", "train", str(tiny(tmp_path)), *words],
         cwd=tmp_path,
         env=environment(),
         capture_output=True,
@@ -58,6 +60,7 @@ def test_an_outer_launcher_gives_the_same_losses(tmp_path: Path, ours: list[floa
     assert done.returncode == 0, done.stderr[-3000:]
     run = tmp_path / "runs" / "tiny"
     assert losses(run) == pytest.approx(ours, rel=1e-6)
+    assert done.stdout.count("auto: ddp, micro-batch 8 x 1, ") == (launcher == "torchrun")
     assert (run / "logs" / "rank-1.log").exists()
     assert done.stdout.count("run directory") == 1  # rank 0 alone prints
 

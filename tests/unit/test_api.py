@@ -128,7 +128,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_starts(monkeypatch: p
     refused("train_loader is the loader of the test images", run, "ddp", "vit-tiny", test, train)
     refused("test_loader is the loader of the train images", run, "ddp", "vit-tiny", train, train)
     refused("different data (limit None and 100)", run, "ddp", "vit-tiny", train, other)
-    method = "run_training_experiment(method='deepspeed'): strategy.name: 'deepspeed' is not one of single, ddp"
+    method = "run_training_experiment(method='deepspeed'): strategy.name: 'deepspeed' is not one of auto, single, ddp"
     refused(method, run, "deepspeed", "vit-tiny", train, test)
     refused("(num_epochs=-1): must be above 0", run, "ddp", "vit-tiny", train, test, num_epochs=-1)
     refused("(world_size=0): must be", run, "ddp", "vit-tiny", train, test, 0)

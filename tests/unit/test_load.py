@@ -68,9 +68,9 @@ def test_a_recipe_is_named_after_its_file_and_paths_stay_as_written() -> None:
         ("  kind: vit\n", "", "1: model.kind: missing: one of vit, patch_lm, causal_lm, cad_mllm"),
         ("epochs: 1", "epochs: yes", "7: train.epochs: 'yes' is not a number"),
         ("epochs: 1", "epochs: true", "7: train.epochs: true is not a number"),
-        ("micro_batch: 2", "micro_batch: four", "8: train.micro_batch: 'four' is not a whole number"),
+        ("micro_batch: 2", "micro_batch: four", "8: train.micro_batch: 'four' is not a whole number or auto"),
         ("micro_batch: 2", "micro_batch: 0", "8: train.micro_batch: must be at least 1, not 0"),
-        ("  micro_batch: 2\n", "", "6: train.micro_batch: missing"),
+        ("  global_batch: 4\n", "", "6: train.global_batch: missing"),
         ("data:\n  source: digits\n", "", " data: missing"),
         ("data:\n  source: digits\n", "data:\n", "4: data: is empty: give it fields"),
         ("lr: 1e-3", "lr: 1\n  betas: [0.9, 0.9, 0.9]", "12: optimizer.betas: has 3 entries, but takes 2"),
@@ -98,7 +98,7 @@ def test_every_fault_has_a_line() -> None:
 
 def test_a_wrong_strategy_names_the_nearest() -> None:
     assert refused(MINIMAL + "strategy: zero4\n") == [
-        "r.yaml:12: strategy.name: 'zero4' is not one of single, ddp, fsdp2, zero1, zero2, zero3, zeropp; "
+        "r.yaml:12: strategy.name: 'zero4' is not one of auto, single, ddp, fsdp2, zero1, zero2, zero3, zeropp; "
         "did you mean zero3?"
     ]
 
@@ -176,6 +176,6 @@ def test_changed_fields_are_listed_with_both_values() -> None:
     assert [line for line in changes if not line.startswith("model.")] == [
         "train.seed: 0 -> 1",
         "optimizer.betas: [0.9, 0.999] -> [0.9, 0.95]",
-        "strategy.name: ddp -> zero2",
+        "strategy.name: auto -> zero2",
     ]
     assert "model.trainable.0.pattern: absent -> ." in changes

@@ -101,12 +101,15 @@ def test_short_trackers_and_their_fields_go_together(recipe: str) -> None:
         ("seed=1", "unknown field; did you mean train.seed?"),
         ("train.seed=x", "'x' is not a whole number"),
         ("train.seed=[", "not YAML: expected the node content, but found '<stream end>'"),
-        ("train={}", "train.micro_batch: missing"),
+        ("train={}", "train.global_batch: missing"),
         ("train.micro_batch.x=1", "train.micro_batch is 2, which has no fields"),
         ("model.trainable.2.freeze=true", "model.trainable has entries 0 to 1, not 2"),
         ("optimizer.betas.0=0.5", "the recipe gives no optimizer.betas to change an entry of: set the whole list"),
         ("strategy=zero2+all", "unknown addition +all: use +offload_optimizer or +offload_all"),
-        ("strategy=zero9", "strategy.name: 'zero9' is not one of single, ddp, fsdp2, zero1, zero2, zero3, zeropp; "),
+        (
+            "strategy=zero9",
+            "strategy.name: 'zero9' is not one of auto, single, ddp, fsdp2, zero1, zero2, zero3, zeropp; ",
+        ),
     ],
 )
 def test_a_wrong_override_is_quoted(override: str, fault: str, recipe: str) -> None:

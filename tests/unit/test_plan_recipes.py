@@ -30,7 +30,7 @@ def facts_of(said: Recipe) -> ImageFacts | TextFacts:
 def test_every_shipped_recipe_plans(name: str, number: int) -> None:
     said = load_job(name).stages[number]
     facts = facts_of(said)
-    at_once = said.train.micro_batch
+    at_once = 1 if said.train.micro_batch == "auto" else said.train.micro_batch
     possible = [n for n in (1, 2, 4, 8) if said.train.global_batch % (at_once * n) == 0]
     if said.strategy.name == "single":
         possible = [1]

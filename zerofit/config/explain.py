@@ -123,6 +123,7 @@ def reason(found: Sequence[Found]) -> str:
     if nouns == ["a mapping"] and value is None:
         return f"is empty: give it fields{'' if _required(details['loc']) else ', or leave it out'}"
     if nouns:
+        nouns += [other["ctx"]["expected"].strip("'") for other, _ in found if other["type"] == "literal_error"]
         hint = ": put it in quotes" if nouns == ["text"] and isinstance(value, int | float) else ""
         return f"{show(value)} is not {' or '.join(dict.fromkeys(nouns))}{hint}"
     if wrong in BOUNDS:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from zerofit.config.schema import Recipe
 from zerofit.config.stages import NOT_OF_A_STAGE
-from zerofit.config.strategy import STRATEGIES, Strategy
+from zerofit.config.strategy import AUTO, STRATEGIES, Strategy
 
 STAGES = (
     "Runs that follow one another, each from the weights of the one before: fields that are laid over those above. "
@@ -25,7 +25,7 @@ def schema_json() -> dict[str, Any]:
     schema = Recipe.model_json_schema()
     strategy = schema["properties"]["strategy"]
     mapping = {"$ref": strategy.pop("$ref")}
-    strategy["anyOf"] = [{"enum": short_strategies(), "type": "string"}, mapping]
+    strategy["anyOf"] = [{"enum": [AUTO, *short_strategies()], "type": "string"}, mapping]
     track, to = schema["properties"]["track"], schema["$defs"]["Track"]["properties"]["to"]
     track["anyOf"] = [to["items"], {"items": to["items"], "type": "array"}, {"$ref": track.pop("$ref")}]
     problems, k = schema["$defs"]["Evaluate"]["properties"]["problems"], schema["$defs"]["Problems"]["properties"]["k"]

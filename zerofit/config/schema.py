@@ -22,7 +22,7 @@ from zerofit.config.profile import Profile
 from zerofit.config.ranges import NO_BOOL, BelowOne, Count, Positive
 from zerofit.config.section import Section
 from zerofit.config.shapes import Shapes
-from zerofit.config.strategy import Strategy
+from zerofit.config.strategy import AUTO, Strategy
 from zerofit.config.text import Text
 
 LANGUAGE = ("sft", "grpo")
@@ -53,8 +53,8 @@ class Train(Section):
     """Passes over the training data. One of epochs and max_steps may be left out; the smaller one ends training."""
     max_steps: Count | None = None
     """Optimizer steps."""
-    micro_batch: Count
-    """Samples per rank and forward."""
+    micro_batch: Count | Literal["auto"] = AUTO
+    """Samples per rank and forward. auto: the fastest that fits (docs/plan.md)."""
     global_batch: Count
     """Samples per optimizer step = micro_batch x accumulation x ranks; accumulation follows."""
     seed: Annotated[int, Field(ge=0, lt=2**32), NO_BOOL] = 0
@@ -252,6 +252,10 @@ class Recipe(Section):
             )
         if self.evaluate.shapes is not None and not self.checkpoint.at_end:
             raise ValueError("evaluate.shapes: the last checkpoint makes them; leave checkpoint.at_end true")
+        if self.train.micro_batch == AUTO and self.probe is not None and self.probe.batch_norm:
+            raise ValueError(
+                "train.micro_batch: probe.batch_norm sees micro-batches, so the numbers depend on them: give a number"
+            )
         if self.quantised and self.strategy.name == "zeropp":
             raise ValueError(
                 "model.quantize: zeropp rounds weights to int8 to send them, which packed ones do not survive: use "

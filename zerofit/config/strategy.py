@@ -13,6 +13,9 @@ REPLICATED = ("single", "ddp")
 """Those whose ranks hold everything."""
 ZERO_STAGE = {"zero1": 1, "zero2": 2, "zero3": 3, "zeropp": 3}
 StrategyName = Literal["single", "ddp", "fsdp2", "zero1", "zero2", "zero3", "zeropp"]
+NameOrAuto = Literal["auto", "single", "ddp", "fsdp2", "zero1", "zero2", "zero3", "zeropp"]
+AUTO: Literal["auto"] = "auto"
+"""What stands for a value that the planner chooses."""
 
 
 class Offload(Section):
@@ -35,16 +38,18 @@ class Offload(Section):
 
 
 class Strategy(Section):
-    """How the work is spread. Short forms: `zero2`, `zero2+offload_optimizer`, `zero3+offload_all`."""
+    """How the work is spread. Short forms: `auto`, `zero2`, `zero2+offload_optimizer`, `zero3+offload_all`."""
 
-    name: StrategyName | None = "ddp"
-    """Who holds what: see docs/numerics.md. null, or left out beside a file: what that file says."""
+    name: NameOrAuto | None = AUTO
+    """Who holds what: see docs/numerics.md. auto: the fastest that fits, offload included (docs/plan.md). null, or left
+    out beside a file: what that file says."""
     offload: Offload = Offload()
-    """Offload of optimizer state and weights."""
+    """Offload of optimizer state and weights; under auto it is chosen."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """auto: fp16 below compute capability 8.0, bf16 above, fp32 on CPU."""
-    activation_checkpointing: Literal["none", "selective", "full"] = "none"
-    """Recompute nothing, every other block, or every block in backward."""
+    activation_checkpointing: Literal["auto", "none", "selective", "full"] = AUTO
+    """Recompute nothing, every other block, or every block in backward. auto: chosen along with the strategy or the
+    micro-batch, where one of them is auto, else none."""
     compile: bool = False
     """`torch.compile` the transformer blocks; not under ZeRO-3."""
     accelerate: str | None = None
@@ -68,6 +73,8 @@ class Strategy(Section):
         if self.accelerate is not None:
             raise ValueError(f"accelerate names a file that is the whole strategy, and name is {self.name}: drop one")
         where = self.offload
+        if self.name == AUTO:
+            return self._chosen()
         if self.name in REPLICATED and (where.optimizer or where.params):
             raise ValueError(f"{self.name} cannot offload: use a ZeRO strategy or fsdp2")
         if self.name == "fsdp2":
@@ -92,6 +99,14 @@ class Strategy(Section):
             )
         if self.deepspeed is not None and self.name not in ZERO_STAGE:
             raise ValueError(f"deepspeed settings need a ZeRO strategy, not {self.name}")
+        return self
+
+    def _chosen(self) -> Strategy:
+        """Of a strategy that is chosen."""
+        if self.offload.model_copy(update={"pin_memory": True}) != Offload():
+            raise ValueError("auto chooses what is offloaded, too: leave offload out, or name a strategy: zero2, zero3")
+        if self.deepspeed is not None:
+            raise ValueError("deepspeed settings need a ZeRO strategy by its name, not auto")
         return self
 
     def _whole(self) -> Strategy:

@@ -12,6 +12,7 @@ from zerofit.config.data import Data
 from zerofit.config.errors import UserError
 from zerofit.config.schema import Recipe
 from zerofit.config.section import Section
+from zerofit.config.strategy import AUTO
 from zerofit.data.augment import Augmenter
 from zerofit.data.images import describe, open_split
 from zerofit.data.loader import Loader, eval_loader, train_loader
@@ -77,6 +78,7 @@ def image_loaders(recipe: Recipe) -> tuple[ImageLoader, ImageLoader]:
     """
     data, seed = recipe.images, recipe.train.seed
     facts = describe(data, recipe.image_model.image_size, seed)
+    assert recipe.train.micro_batch != AUTO, "create_data_loaders gives a number"
     if facts.train < recipe.train.micro_batch:
         raise UserError(
             f"create_data_loaders(batch_size={recipe.train.micro_batch}): there are {facts.train} training samples, so "

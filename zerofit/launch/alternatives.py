@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from zerofit.config.errors import UserError
 from zerofit.config.schema import Recipe
@@ -10,14 +11,14 @@ from zerofit.config.strategy import ZERO_STAGE, Strategy, parse_strategy
 from zerofit.launch.asked import Machine
 from zerofit.launch.recipe import override
 from zerofit.plan.anatomy import anatomy_of
+from zerofit.plan.auto import settled
 from zerofit.plan.build import make_plan
+from zerofit.plan.choice import Row
 from zerofit.plan.prediction import Unpredicted
 from zerofit.plan.spec import RunSpec
-from zerofit.plan.strategy import resolve_strategy, without_file
+from zerofit.plan.strategy import resolve_strategy
+from zerofit.predict.choose import OFFLOADED, WHOLE
 
-WHOLE = ("ddp", "zero1", "zero2", "fsdp2", "zero3")
-OFFLOADED = ("zero2+offload_optimizer", "zero3+offload_optimizer", "fsdp2+offload_all", "zero3+offload_all")
-"""In the order of what they cost: those that a recipe can do with first."""
 MUCH = 0.2
 """Share of a model's elements that are trained, from which on their optimizer's state is worth to be offloaded."""
 
@@ -47,9 +48,20 @@ def short_of(strategy: Strategy) -> str:
     return str(strategy.name)
 
 
+def row_of(spec: RunSpec, **found: Any) -> Row:
+    """The row of a plan in a choice, with what was `found` of it."""
+    return Row(
+        strategy=short_of(spec.strategy),
+        micro_batch=spec.batches.micro,
+        accumulation=spec.batches.accumulation,
+        activation_checkpointing=spec.strategy.activation_checkpointing,
+        **found,
+    )
+
+
 def alternatives(spec: RunSpec, machine: Machine, nproc: int | None = None) -> list[Alternative]:
     """The recipe's own strategy, as planned, and the others, on the same machine."""
-    own, base = short_of(spec.strategy), without_file(spec.recipe, spec.strategy)
+    own, base = short_of(spec.strategy), settled(spec)
     found = [] if own in (*WHOLE, *OFFLOADED) else [Alternative(own, True, spec)]
     for short in shorts(spec):
         found.append(Alternative(short, True, spec) if short == own else under(spec, base, short, machine, nproc))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from zerofit.config.errors import UserError
 from zerofit.config.schema import Train
+from zerofit.config.strategy import AUTO
 from zerofit.launch import environment, ops_cache, outer, rundir, shortfall
 from zerofit.launch.failure import Failure
 from zerofit.launch.local import Outcome, run_ranks
@@ -82,14 +83,16 @@ def check_ranks(hardware: Hardware, ranks: int | None) -> None:
 def default_ranks(strategy: str, hardware: Hardware, train: Train | None = None) -> int:
     """One for `single`, else every GPU; on CPU two (where it has two cores), so that strategies differ at all.
 
-    With `train` the most among those that divide its global batch into whole micro-batches, if any do.
+    With `train` the most among those that divide its global batch into whole micro-batches, if any do; where these are
+    to be chosen, into equal shares.
     """
     if strategy == "single":
         return 1
     most = hardware.count if hardware.device == "cuda" else min(2, hardware.cpus)
     if train is None:
         return most
-    fitting = (ranks for ranks in range(most, 0, -1) if train.global_batch % (train.micro_batch * ranks) == 0)
+    micro = 1 if train.micro_batch == AUTO else train.micro_batch
+    fitting = (ranks for ranks in range(most, 0, -1) if train.global_batch % (micro * ranks) == 0)
     return next(fitting, most)
 
 

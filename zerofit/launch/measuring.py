@@ -11,7 +11,7 @@ from zerofit.config.schema import Recipe
 from zerofit.launch.alternatives import short_of
 from zerofit.launch.asked import HERE, Asked, Machine
 from zerofit.launch.environment import outer_world
-from zerofit.launch.planning import Staged, chosen_stages, staged_plan
+from zerofit.launch.planning import Staged, chosen, chosen_stages, staged_plan
 from zerofit.launch.predicting import Timed
 from zerofit.launch.trials import STEPS, Figures, run, trials_of
 from zerofit.plan.answer import Plan, StagePlan
@@ -54,7 +54,8 @@ def measured(
     """
     job = load_job(source, overrides)
     recipes = chosen_stages(source, job.stages, stage)
-    staged = [staged_plan(one, HERE, nproc, follows=one is not job.stages[0]) for one in recipes]
+    plans = [staged_plan(one, HERE, nproc, follows=one is not job.stages[0]) for one in recipes]
+    staged = [chosen(one, Timed(one.machine.calibration)) for one in plans]
     planned = [trials_of(one.spec) for one in staged]
     taken: list[StagePlan] = []
     words: list[str] = []

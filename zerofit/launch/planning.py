@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -16,7 +16,8 @@ from zerofit.config.strategy import ZERO_STAGE
 from zerofit.launch import rundir
 from zerofit.launch.alternatives import alternatives
 from zerofit.launch.asked import HERE, Asked, Machine
-from zerofit.launch.predicting import Played, outlooks
+from zerofit.launch.choosing import choose
+from zerofit.launch.predicting import Played, Timed, outlooks
 from zerofit.launch.reference import split
 from zerofit.plan.accelerate_write import accelerate_config, deepspeed_config, script_arguments
 from zerofit.plan.answer import Outlook, Plan, StagePlan
@@ -26,7 +27,7 @@ from zerofit.plan.hardware import detect
 from zerofit.plan.spec import ImageFacts, RunSpec, TextFacts, origin_of
 from zerofit.plan.strategy import resolve_strategy
 from zerofit.report import planned
-from zerofit.report.outlook import table
+from zerofit.report.outlook import choice, table
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Staged:
     """What was assumed of data that is not there."""
     weights: str
     """Where they come from."""
+    base: RunSpec
+    """The plan of a rule, out of which `spec` was chosen; itself where nothing is left to choose."""
 
 
 def plan(
@@ -75,16 +78,19 @@ def plan(
         for recipe in chosen_stages(source, job.stages, stage)
     ]
     written = _files(staged[-1].spec, accelerate, deepspeed)
-    for path in (*(path for path, _ in written), *([] if html is None else [html])):
-        if path.exists() and not force:
-            raise UserError(f"{path} exists: name another file, or give --force to write over it")
-    tables = [planned.table(one.spec, one.weights, one.ranks_from) for one in staged]
+    _check_free(written, html, force)
     answer = Plan(recipe=source, stages=tuple(outlook(one, nproc) for one in staged))
     if played != "none" and any(one.strategies for one in answer.stages):
-        draft(_words(answer, tables))
-        exact = tuple(outlook(one, nproc, played) for one in staged)
+        draft(_words(answer, staged))
+        timed = [
+            (chosen(one, timing), timing) for one, timing in ((one, Timed(one.machine.calibration)) for one in staged)
+        ]
+        staged = [one for one, _ in timed]
+        exact = tuple(outlook(one, nproc, played, timing) for one, timing in timed)
         answer = answer.model_copy(update={"stages": exact})
-    words = [_words(answer, tables)]
+        written = _files(staged[-1].spec, accelerate, deepspeed)
+        _check_free(written, html, force)
+    words = [_words(answer, staged)]
     for path, text in written:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -118,23 +124,23 @@ def staged_plan(recipe: Recipe, asked: Asked, nproc: int | None, *, follows: boo
     """The plan of a recipe; `follows`: it is a stage after another. Raises UserError."""
     why = missing(recipe)
     facts = assumed_facts(recipe) if why is not None else described(recipe)
-    machine, chosen = asked.machine(detect()), resolve_strategy(recipe)
+    machine, strategy = asked.machine(detect()), resolve_strategy(recipe)
     origin, weights = _origin(recipe)
     spec = make_plan(
         recipe,
         facts=facts,
         hardware=machine.hardware,
-        ranks=machine.ranks(chosen, nproc, recipe.train),
+        ranks=machine.ranks(strategy, nproc, recipe.train),
         run_dir=next(rundir.candidates(str(recipe.name), recipe.run_dir)),
         origin=origin,
-        chosen=chosen,
+        chosen=strategy,
         here=machine.here,
     )
     if weights is None:
         weights = "those of the stage before" if follows and recipe.init_from is None else origin_of(spec)
-    ranks = "--nproc" if nproc is not None else "the strategy's file" if chosen.ranks is not None else None
+    ranks = "--nproc" if nproc is not None else "the strategy's file" if strategy.ranks is not None else None
     ranks = ranks or ("one alone" if spec.strategy.name == "single" else "as many as divide the global batch")
-    return Staged(spec, machine, ranks, None if why is None else said(recipe, facts, why), weights)
+    return chosen(Staged(spec, machine, ranks, None if why is None else said(recipe, facts, why), weights, spec), None)
 
 
 def described(recipe: Recipe) -> ImageFacts | TextFacts:
@@ -156,13 +162,19 @@ def _origin(recipe: Recipe) -> tuple[Path | None, str | None]:
     return resolve(recipe.init_from), None
 
 
-def outlook(one: Staged, nproc: int | None, played: Played = "none") -> StagePlan:
+def chosen(one: Staged, timing: Timed | None) -> Staged:
+    """With what its recipe leaves to the planner chosen, by formulas or with `timing` by steps played through."""
+    made = choose(one.base, one.machine.host_gib, timing, here=one.machine.here, calibration=one.machine.calibration)
+    return replace(one, spec=made)
+
+
+def outlook(one: Staged, nproc: int | None, played: Played = "none", timing: Timed | None = None) -> StagePlan:
     """What each strategy would need."""
     spec, batches = one.spec, one.spec.batches
     found: list[Outlook] = []
     if spec.hardware.device == "cuda":
         every = alternatives(spec, one.machine, nproc)
-        found = outlooks(every, one.machine.host_gib, played, one.machine.calibration)
+        found = outlooks(every, one.machine.host_gib, played, one.machine.calibration, timing)
     return StagePlan(
         name=str(spec.recipe.name),
         task=spec.recipe.task,
@@ -176,13 +188,21 @@ def outlook(one: Staged, nproc: int | None, played: Played = "none") -> StagePla
         steps=batches.total_steps,
         assumed=one.assumed,
         strategies=tuple(found),
+        choice=spec.choice,
     )
 
 
-def _words(answer: Plan, tables: Sequence[str]) -> str:
+def _check_free(written: Sequence[tuple[Path, str]], html: Path | None, force: bool) -> None:
+    """Raise UserError where a file is there that nobody said to write over."""
+    for path in (*(path for path, _ in written), *([] if html is None else [html])):
+        if path.exists() and not force:
+            raise UserError(f"{path} exists: name another file, or give --force to write over it")
+
+
+def _words(answer: Plan, staged: Sequence[Staged]) -> str:
     parts: list[str] = []
-    for one, told in zip(answer.stages, tables, strict=True):
-        parts += [one.name, told]
+    for one, of in zip(answer.stages, staged, strict=True):
+        parts += [one.name, planned.table(of.spec, of.weights, of.ranks_from), *choice(of.spec)]
         if one.strategies:
             parts += ["", table(one)]
         elif one.assumed is not None:

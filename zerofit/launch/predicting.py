@@ -10,6 +10,7 @@ from zerofit.launch import workarounds
 from zerofit.launch.alternatives import Alternative
 from zerofit.launch.recipe import override
 from zerofit.plan.answer import Outlook
+from zerofit.plan.auto import settled
 from zerofit.plan.build import make_plan
 from zerofit.plan.calibration import Calibration
 from zerofit.plan.closed_form import estimate_memory
@@ -17,9 +18,10 @@ from zerofit.plan.fitting import fit
 from zerofit.plan.levers import candidates
 from zerofit.plan.prediction import Memory, Prediction, Speed, Unpredicted
 from zerofit.plan.spec import RunSpec
-from zerofit.plan.strategy import resolve_strategy, without_file
+from zerofit.plan.strategy import resolve_strategy
 
 if TYPE_CHECKING:
+    from zerofit.predict.seen import Seen
     from zerofit.predict.watch import Observer
 
 Predict = Callable[[RunSpec], Memory]
@@ -78,9 +80,13 @@ def outlooks(
     host_gib: float | None,
     played: Played = "none",
     calibration: Calibration | None = None,
+    timing: Timed | None = None,
 ) -> list[Outlook]:
-    """The prediction of each; of the recipe's own with levers. Raises UserError for a card that nothing fits."""
-    timing = Timed(calibration) if played != "none" else None
+    """The prediction of each; of the recipe's own with levers. Raises UserError for a card that nothing fits.
+
+    `calibration` is what was measured of such cards; `timing` has played steps of this recipe before.
+    """
+    timing = None if played == "none" else timing or Timed(calibration)
     found = []
     for one in every:
         step = played == "all" or (played == "own" and one.own)
@@ -116,14 +122,22 @@ class Timed:
         from zerofit.predict.timing import Timing  # torch and transformers: seconds
 
         self._timing = Timing(calibration)
+        self._memory: dict[tuple[str, str], Memory] = {}
 
     def closest(self, spec: RunSpec) -> Memory:
-        """As `closest`."""
-        try:
-            with self._timing.watching(spec) as observers:
-                return play(spec, observers)
-        except Unpredicted:
-            return estimate_memory(spec)
+        """As `closest`; each step of a recipe is played through once."""
+        key = spec.strategy.model_dump_json(), spec.batches.model_dump_json()
+        if key not in self._memory:
+            try:
+                with self._timing.watching(spec) as observers:
+                    self._memory[key] = play(spec, observers)
+            except Unpredicted:
+                self._memory[key] = estimate_memory(spec)
+        return self._memory[key]
+
+    def seen(self, spec: RunSpec) -> Seen | None:
+        """What was seen of micro-batches that compute as those of `spec` do; null: none was played through."""
+        return self._timing.seen(spec)
 
     def speed(self, spec: RunSpec) -> Speed | None:
         """Null where it is not predicted, whatever goes wrong."""
@@ -158,7 +172,7 @@ def closest(spec: RunSpec) -> Memory:
 def changed_spec(spec: RunSpec, words: Sequence[str], **others: int) -> RunSpec | None:
     """The plan of the run with `a.b=c` applied to its recipe; null where that is refused."""
     try:
-        recipe = override(without_file(spec.recipe, spec.strategy), words)
+        recipe = override(settled(spec), words)
         return make_plan(
             recipe,
             facts=spec.data,

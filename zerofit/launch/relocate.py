@@ -17,7 +17,7 @@ from zerofit.checkpoint.commit import read_best, record_best
 from zerofit.checkpoint.manifest import newest, read_manifest, step_of
 from zerofit.config.errors import UserError, did_you_mean
 from zerofit.config.schema import Recipe
-from zerofit.config.strategy import STRATEGIES, ZERO_STAGE
+from zerofit.config.strategy import AUTO, STRATEGIES, ZERO_STAGE
 from zerofit.launch import reference, rundir
 from zerofit.launch.dispatch import Launch, dispatch
 from zerofit.launch.environment import outer_world
@@ -25,10 +25,10 @@ from zerofit.launch.recipe import override
 from zerofit.launch.relocate_zero import is_deepspeed, relocate_zero
 from zerofit.launch.replan import EARLIER, how, replan
 from zerofit.launch.worker import REWRITTEN
+from zerofit.plan.auto import nearest_micro, settled
 from zerofit.plan.files import DEEPSPEED_FILE, RUN_FILE, write_spec
 from zerofit.plan.hardware import cpu
 from zerofit.plan.spec import RunSpec
-from zerofit.plan.strategy import without_file
 
 METRICS = "metrics.jsonl"
 
@@ -124,7 +124,7 @@ def _planned(run: Path, before: RunSpec, strategy: str, world: int | None) -> Ru
     ranks = world or (1 if strategy == "single" else before.batches.ranks)
     asked = recipe
     if strategy != before.strategy.name:
-        named = without_file(recipe, before.strategy)
+        named = settled(before).model_copy(update={"train": recipe.train})
         asked = override(named, _words(named, strategy))
     hardware = before.hardware
     if hardware.device == "cuda":
@@ -151,15 +151,11 @@ def _words(recipe: Recipe, strategy: str) -> list[str]:
 
 
 def _fitting(recipe: Recipe, ranks: int) -> Recipe:
-    """With the largest micro-batch up to the recipe's of which `ranks` ranks make the global batch, if there is one.
-
-    Not where BatchNorm sees micro-batches: the numbers would be others.
-    """
+    """With the largest micro-batch up to the recipe's of which `ranks` ranks make the global batch, if there is one."""
     train = recipe.train
-    share, rest = divmod(train.global_batch, ranks)
-    if rest or share % train.micro_batch == 0 or (recipe.probe is not None and recipe.probe.batch_norm):
-        return recipe
-    micro = next(size for size in range(min(train.micro_batch, share), 0, -1) if share % size == 0)
+    if train.micro_batch == AUTO:
+        return recipe  # `replan` sees to it
+    micro = nearest_micro(recipe, ranks, train.micro_batch)
     return recipe.model_copy(update={"train": train.model_copy(update={"micro_batch": micro})})
 
 
@@ -217,7 +213,7 @@ def _done(run: Path, step: int, facts: Mapping[str, Any], before: RunSpec, spec:
     """What was done, and the next command."""
     output = os.path.relpath(spec.run_dir)
     was, now = how(facts["strategy"], facts["world_size"]), how(spec.strategy.name, spec.batches.ranks)
-    micro, fewer = before.recipe.train.micro_batch, spec.recipe.train.micro_batch
+    micro, fewer = before.batches.micro, spec.batches.micro
     said = "" if micro == fewer else f", with train.micro_batch {fewer} instead of {micro}"
     finished = step >= spec.batches.total_steps
     then = (

@@ -8,16 +8,19 @@ from dataclasses import dataclass, field
 
 from zerofit.config.errors import UserError
 from zerofit.config.load import load_job
-from zerofit.launch.alternatives import OFFLOADED, WHOLE, Alternative, short_of, shorts, under
+from zerofit.config.schema import Recipe
+from zerofit.config.strategy import AUTO
+from zerofit.launch.alternatives import Alternative, short_of, shorts, under
 from zerofit.launch.asked import Asked, Machine, size
 from zerofit.launch.planning import Staged, chosen_stages, staged_plan
 from zerofit.launch.predicting import closest
 from zerofit.plan.answer import Cell, Search
+from zerofit.plan.auto import is_open, settled
 from zerofit.plan.closed_form import estimate_memory
 from zerofit.plan.fitting import fit, overall
 from zerofit.plan.prediction import Fit, Memory, Prediction, Unpredicted
 from zerofit.plan.spec import RunSpec
-from zerofit.plan.strategy import without_file
+from zerofit.predict.choose import ORDER
 from zerofit.report.outlook import grid
 
 GPUS, MEMORY = "gpus", "gpu-memory"
@@ -25,8 +28,6 @@ COUNTS, SIZES = (1, 2, 4, 8), (11.0, 24.0, 48.0, 80.0, 141.0)
 """What is tried where the words do not say."""
 MOST = 64
 """Numbers of cards, and sizes, that are tried at most."""
-ORDER = ("single", *WHOLE, *OFFLOADED)
-"""Strategies by what they cost, the cheapest first."""
 
 
 def search(
@@ -129,8 +130,7 @@ class Look:
             spec = self.first.spec
             cards = self.first.machine.hardware.model_copy(update={"count": count})
             machine = Machine(cards, self.first.machine.host_gib, here=False)
-            base = without_file(spec.recipe, spec.strategy)
-            self.planned[short, count] = under(spec, base, short, machine)
+            self.planned[short, count] = under(spec, _easiest(spec), short, machine)
         return self.planned[short, count]
 
     def _close(self, known: Memory, spec: RunSpec) -> bool:
@@ -148,6 +148,17 @@ class Look:
             assert one.spec is not None
             self.played[key] = closest(one.spec)
         return self.played[key]
+
+
+def _easiest(spec: RunSpec) -> Recipe:
+    """The run's recipe with what it leaves to the planner as it needs least: what fits at all is asked for."""
+    said, recipe = spec.recipe, settled(spec)
+    train, strategy = recipe.train, recipe.strategy
+    if said.train.micro_batch == AUTO:
+        train = train.model_copy(update={"micro_batch": 1})
+    if is_open(said) and said.strategy.activation_checkpointing == AUTO:
+        strategy = strategy.model_copy(update={"activation_checkpointing": "full"})
+    return recipe.model_copy(update={"train": train, "strategy": strategy})
 
 
 def axes(words: Sequence[str]) -> tuple[list[int], list[float], list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from zerofit.config import patience
@@ -13,15 +14,17 @@ from zerofit.config.load import load_recipe
 from zerofit.config.schema import Recipe
 from zerofit.launch import pages, rundir, workarounds
 from zerofit.launch.asked import calibrated
+from zerofit.launch.choosing import check, choose
 from zerofit.launch.course import Course, find
 from zerofit.launch.dispatch import Launch, count_ranks, dispatch
 from zerofit.launch.environment import outer_world
-from zerofit.launch.predicting import predicted
+from zerofit.launch.predicting import Timed, predicted
 from zerofit.launch.recipe import override
 from zerofit.launch.reference import is_run, split
 from zerofit.launch.relocate_zero import is_deepspeed
 from zerofit.launch.replan import put_in_place, replan, said
 from zerofit.launch.restarts import Restarts
+from zerofit.plan.auto import is_open
 from zerofit.plan.build import make_plan
 from zerofit.plan.files import write_spec
 from zerofit.plan.grpo_advice import advice
@@ -139,10 +142,12 @@ def begin(
         trust=trust,
         chosen=chosen,
     )
+    spec = _settled(spec)
     if origin_step is not None:
         lines = foreign.check(spec)
-    spec, unpredicted = predicted(spec, host_memory_gib(), calibrated(hardware))
-    lines += [] if unpredicted is None else [unpredicted]
+    if spec.prediction is None:
+        spec, unpredicted = predicted(spec, host_memory_gib(), calibrated(hardware))
+        lines += [] if unpredicted is None else [unpredicted]
     run_dir, made = rundir.make(recipe.name, recipe.run_dir)
     lock = rundir.claim(run_dir)
     spec = spec.model_copy(update={"run_dir": run_dir})
@@ -150,6 +155,17 @@ def begin(
     for line in lines:
         print(line)
     return _launch(spec, lock, (), made)
+
+
+def _settled(spec: RunSpec) -> RunSpec:
+    """With what its recipe leaves to the planner chosen. Raises UserError where nothing fits."""
+    if not is_open(spec.recipe):
+        return spec
+    calibration = calibrated(spec.hardware)
+    timing = Timed(calibration) if spec.hardware.device == "cuda" else None
+    spec = choose(spec, host_memory_gib(), timing, tell=partial(print, flush=True), calibration=calibration)
+    check(spec)
+    return spec
 
 
 def go_on(
@@ -251,7 +267,7 @@ def _launch(spec: RunSpec, lock: int, arguments: tuple[str, ...], made: tuple[Pa
         logs=spec.run_dir / "logs",
         result=spec.run_dir / "result.json",
         ranks=spec.batches.ranks,
-        headline="\n".join([table.headline(spec), *(advice(spec) or outlook.line(spec))]),
+        headline="\n".join([table.headline(spec), *outlook.choice(spec), *(advice(spec) or outlook.line(spec))]),
         lock=lock,
         made=made,
         steps=spec.batches.total_steps,

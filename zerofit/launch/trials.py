@@ -18,11 +18,11 @@ from zerofit.launch.dispatch import conduct
 from zerofit.launch.failure import INTERRUPTED
 from zerofit.launch.shortfall import ran_out
 from zerofit.launch.start import begin
+from zerofit.plan.auto import settled
 from zerofit.plan.build import make_plan
 from zerofit.plan.prediction import Unpredicted
 from zerofit.plan.shaped import shaped
 from zerofit.plan.spec import Hardware, RunSpec
-from zerofit.plan.strategy import without_file
 
 STEPS = 3
 """Of a trial: the first makes what stays, the second is the first that has all of it, the third is timed."""
@@ -62,7 +62,7 @@ def trials_of(spec: RunSpec) -> list[RunSpec]:
         known = shaped(spec)
     except Unpredicted as why:
         raise UserError(f"--measure: {why}") from None
-    base = _bare(without_file(known.recipe, spec.strategy), spec)
+    base = _bare(settled(known), spec)
     found: list[RunSpec] = []
     for micro in range(1, LARGEST + 1):
         planned = next(_planned(base, spec, micro), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from zerofit.config.section import Section
+from zerofit.plan.choice import Choice
 from zerofit.plan.measured import Measured
 from zerofit.plan.prediction import Prediction, Verdict
 from zerofit.plan.spec import Hardware
@@ -54,6 +55,8 @@ class StagePlan(Section):
     """The recipe's own first where it is none of the others. Empty on a CPU."""
     measured: Measured | None = None
     """What a few real steps of the recipe's own took, with --measure; null: none were taken."""
+    choice: Choice | None = None
+    """What was chosen of what the recipe leaves to the planner; null: it leaves nothing."""
 
 
 class Plan(Section):

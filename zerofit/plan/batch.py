@@ -7,32 +7,36 @@ from math import lcm
 from zerofit.config.errors import UserError
 from zerofit.config.optimizer import Optimizer, Warmup
 from zerofit.config.schema import Checkpoint, Evaluate, Recipe
+from zerofit.config.strategy import AUTO
 from zerofit.plan.spec import Batches, ImageFacts, TextFacts
 
 
-def make_batches(recipe: Recipe, facts: ImageFacts | TextFacts, ranks: int) -> Batches:
-    """Sizes in samples, lengths in optimizer steps.
+def make_batches(recipe: Recipe, facts: ImageFacts | TextFacts, ranks: int, micro: int | None = None) -> Batches:
+    """Sizes in samples, lengths in optimizer steps. `micro` is the micro-batch; null: the recipe's, which says one.
 
     An epoch is `train samples // global_batch` steps: the remainder is left out. A sample of the task grpo is a
     completion: num_generations of each prompt. Raises UserError where the global batch is no multiple of micro_batch x
     ranks, where the data hold less than one, and where warm-up outlasts the run.
     """
     train = recipe.train
-    accumulation = _accumulation(train.micro_batch, train.global_batch, ranks)
+    if micro is None:
+        assert train.micro_batch != AUTO, "it has been chosen by now"
+        micro = train.micro_batch
+    accumulation = _accumulation(micro, train.global_batch, ranks)
     times = 1 if recipe.grpo is None else recipe.grpo.num_generations
     steps_per_epoch = facts.train * times // train.global_batch
     if steps_per_epoch == 0:
-        raise UserError(_too_few(train.micro_batch * ranks, train.global_batch, facts.train, times))
+        raise UserError(_too_few(micro * ranks, train.global_batch, facts.train, times))
     lengths = [] if train.max_steps is None else [train.max_steps]
     if train.epochs is not None:
         lengths.append(max(1, round(train.epochs * steps_per_epoch)))
     total = min(lengths)
     return Batches(
         ranks=ranks,
-        micro=train.micro_batch,
+        micro=micro,
         accumulation=accumulation,
         global_batch=train.global_batch,
-        evaluate_micro=recipe.evaluate.micro_batch or train.micro_batch,
+        evaluate_micro=recipe.evaluate.micro_batch or micro,
         steps_per_epoch=steps_per_epoch,
         total_steps=total,
         warmup_steps=_warmup_steps(recipe.optimizer.warmup, steps_per_epoch, total),

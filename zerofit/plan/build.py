@@ -10,6 +10,7 @@ from pathlib import Path
 from zerofit.config.errors import UserError
 from zerofit.config.schema import Recipe
 from zerofit.config.strategy import ZERO_STAGE
+from zerofit.plan.auto import micro_by_rule
 from zerofit.plan.batch import make_batches, peak_rate
 from zerofit.plan.cap import capped
 from zerofit.plan.deepspeed import make_deepspeed
@@ -37,13 +38,15 @@ def make_plan(
     origin_step: int | None = None,
     trust: bool = False,
     chosen: Chosen | None = None,
+    micro: int | None = None,
     here: bool = True,
     like: RunSpec | None = None,
 ) -> RunSpec:
     """The resolved run of `recipe` on `ranks` ranks; `origin` is what its `init_from` has been found to name.
 
     With `origin_step` training goes on from there, at that step. `chosen` is what its strategy has been found to be;
-    null: it is found out here. Without `here` it is for another machine: what is installed on this one does not count.
+    null: it is found out here. `micro` is the micro-batch; null: the recipe's, or where that is left open a rule's.
+    Without `here` it is for another machine: what is installed on this one does not count.
     Versions and revision are those of `like`, where it is given, and not looked up.
 
     Raises UserError, one line, where the recipe cannot run so: see `_check_strategy`, and the functions called.
@@ -57,7 +60,7 @@ def make_plan(
         _check_trackers(recipe.track.to)
     hardware = capped(hardware, recipe.hardware.memory_cap)
     precision = resolve_precision(chosen.strategy.precision, hardware)
-    batches = make_batches(recipe, facts, ranks)
+    batches = make_batches(recipe, facts, ranks, micro or micro_by_rule(recipe, facts, ranks))
     _check_profile(recipe, batches.total_steps)
     return RunSpec(
         recipe=recipe,

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from zerofit.config.schema import Recipe
 from zerofit.config.section import Section
-from zerofit.config.strategy import Strategy, StrategyName
+from zerofit.config.strategy import AUTO, Strategy, StrategyName
+from zerofit.plan.choice import Choice
 from zerofit.plan.prediction import Prediction
 
 
@@ -144,15 +145,20 @@ class GrpoSizes(Section):
 
 
 class NamedStrategy(Strategy):
-    """A strategy whose files have been read: they say nothing more."""
+    """A strategy whose files have been read, which say nothing more, and that is chosen where the recipe says auto."""
 
     name: StrategyName
     """Who holds what."""
+    activation_checkpointing: Literal["none", "selective", "full"]
+    """Recompute nothing, every other block, or every block in backward."""
 
 
-def named(strategy: Strategy) -> NamedStrategy:
-    """A strategy that says all by itself."""
-    return NamedStrategy.model_validate(strategy.model_dump())
+def named(strategy: Strategy, **fields: Any) -> NamedStrategy:
+    """A strategy that says all by itself, with other `fields`; activation checkpointing that nobody chose is none."""
+    said = strategy.model_dump() | fields
+    if said["activation_checkpointing"] == AUTO:
+        said["activation_checkpointing"] = "none"
+    return NamedStrategy.model_validate(said)
 
 
 class RunSpec(Section):
@@ -163,7 +169,7 @@ class RunSpec(Section):
     recipe: Recipe
     """What the user said, overrides included."""
     strategy: NamedStrategy = Field(default_factory=lambda run: named(run["recipe"].strategy))
-    """The recipe's, or what the file that it names says."""
+    """The recipe's, what the file that it names says, or what was chosen."""
     run_dir: Path
     """Absolute path of the run directory."""
     data: ImageFacts | TextFacts | CadFacts
@@ -194,6 +200,8 @@ class RunSpec(Section):
     """Exactly what DeepSpeed is given; null for other engines."""
     prediction: Prediction | None = None
     """What memory and time were expected when the run was planned; null: none could be made, as on a CPU."""
+    choice: Choice | None = None
+    """What was chosen of what the recipe leaves to the planner, and out of what; null: it leaves nothing."""
     versions: dict[str, str]
     """Versions of python, zerofit and the libraries whose numbers matter."""
     git: str | None

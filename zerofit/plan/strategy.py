@@ -10,12 +10,13 @@ from pydantic import ValidationError
 
 from zerofit.config.errors import UserError
 from zerofit.config.schema import Recipe
-from zerofit.config.strategy import Strategy
+from zerofit.config.strategy import AUTO, Strategy, StrategyName
 from zerofit.plan.accelerate_file import read_accelerate
 from zerofit.plan.deepspeed_file import read_deepspeed, whole_strategy
 from zerofit.plan.file_words import Said
 from zerofit.plan.spec import NamedStrategy, named
 
+STAND_IN: StrategyName = "ddp"
 BESIDE = ("precision", "activation_checkpointing", "compile")
 """Fields that a recipe may give beside a file: where that says nothing of them, or the same."""
 SIZES = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
@@ -45,6 +46,8 @@ class Chosen:
 def resolve_strategy(recipe: Recipe) -> Chosen:
     """What `strategy` of a recipe stands for. Files are read here and nowhere else.
 
+    What is to be chosen is `STAND_IN` until it is: what a rule takes, as on a CPU, where nothing is predicted.
+
     Raises UserError, one line, for a file that cannot be read, a setting that zerofit does not have, and one that
     contradicts what the recipe says beside.
     """
@@ -60,6 +63,8 @@ def resolve_strategy(recipe: Recipe) -> Chosen:
             file.cpu,
             file.gpus,
         )
+    if strategy.name == AUTO:
+        return Chosen(named(strategy, name=STAND_IN))
     if strategy.deepspeed is None:
         return Chosen(named(strategy))
     settings, where = read_deepspeed(strategy.deepspeed)
@@ -73,9 +78,11 @@ def _with(strategy: Strategy, said: Said, settings: Mapping[str, Any] | None, wh
     beside = strategy.model_dump(include=set(BESIDE))
     usual = {field: Strategy.model_fields[field].default for field in BESIDE}
     fields: dict[str, Any] = {field: word.value for field, word in said.items()}
+    if strategy.activation_checkpointing == AUTO:
+        fields = {"activation_checkpointing": "none"} | fields
     for field, asked in beside.items():
         if field not in said:
-            fields[field] = asked
+            fields.setdefault(field, asked)
         elif asked not in (usual[field], said[field].value):
             word = said[field]
             raise UserError(
@@ -96,11 +103,3 @@ def planned_again(strategy: NamedStrategy) -> Chosen:
         return Chosen(strategy)
     left = {key: value for key, value in strategy.deepspeed.items() if key not in SIZES}
     return Chosen(strategy.model_copy(update={"deepspeed": left}))
-
-
-def without_file(recipe: Recipe, strategy: NamedStrategy) -> Recipe:
-    """`recipe` with the strategy that its file stands for, so that it can be changed; further settings fall away."""
-    if recipe.strategy.name is not None:
-        return recipe
-    plain = Strategy.model_validate(strategy.model_dump() | {"deepspeed": None})
-    return recipe.model_copy(update={"strategy": plain})

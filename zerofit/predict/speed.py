@@ -11,7 +11,7 @@ from zerofit.config.strategy import ZERO_STAGE
 from zerofit.plan.prediction import Speed
 from zerofit.plan.spec import RunSpec
 from zerofit.predict.rates import VISIT_S, Rates
-from zerofit.predict.roofline import Roofline
+from zerofit.predict.seen import Seen
 from zerofit.predict.traffic import traffic
 
 ERROR = 0.3
@@ -21,8 +21,8 @@ PASSES = {"none": 2, "selective": 3, "full": 3}
 """Times that a block's modules are entered for a micro-batch: forward, recomputation, backward."""
 
 
-def speed(spec: RunSpec, seen: Roofline, rates: Rates) -> Speed:
-    """Of a run whose micro-batches the roofline has seen, maybe under another strategy or on other ranks."""
+def speed(spec: RunSpec, seen: Seen, rates: Rates) -> Speed:
+    """Of a run whose micro-batches were seen, maybe under another strategy or on other ranks."""
     micro_steps = spec.batches.accumulation
     moved = traffic(spec, seen.trained, seen.frozen)
     share = micro_steps / seen.micro_steps

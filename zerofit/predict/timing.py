@@ -49,6 +49,10 @@ class Timing:
         seen, rates = self._seen.get(_kind(spec)), self._rates(spec)
         return None if seen is None or rates is None else speed(spec, seen, rates)
 
+    def seen(self, spec: RunSpec) -> Roofline | None:
+        """What was seen of micro-batches that compute as those of `spec` do; null: no such one was played through."""
+        return self._seen.get(_kind(spec))
+
     def _rates(self, spec: RunSpec) -> Rates | None:
         return rates_of(spec.hardware, spec.batches.ranks, self._calibration)
 

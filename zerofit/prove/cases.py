@@ -63,6 +63,14 @@ def cases(strategies: str, worlds: str | None, hardware: Hardware, recipe: Recip
     return [Case(short, ranks) for short in shorts for ranks in sorted({int(count) for count in counts})]
 
 
+def under(base: Recipe, case: Case) -> Recipe:
+    """`base` under that strategy. Raises UserError where it cannot have it."""
+    words = [f"strategy={case.short}"]
+    if str(parse_strategy(case.short)["name"]) not in ZERO_STAGE:
+        words.append("strategy.deepspeed=null")  # says nothing of the others
+    return override(base, words)
+
+
 def recipe_of(
     base: Recipe,
     case: Case,
@@ -77,10 +85,7 @@ def recipe_of(
 
     Raises UserError where the recipe cannot have the strategy.
     """
-    words = [f"strategy={case.short}"]
-    if str(parse_strategy(case.short)["name"]) not in ZERO_STAGE:
-        words.append("strategy.deepspeed=null")  # says nothing of the others
-    recipe = override(base, words)
+    recipe = under(base, case)
     batch: dict[str, Any] = {} if micro is None else {"micro_batch": micro, "global_batch": micro * case.ranks}
     never = {"every_steps": None, "every_epochs": None, "at_end": False}
     warmup = _warmup(recipe, facts, steps)

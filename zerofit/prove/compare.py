@@ -20,11 +20,13 @@ from zerofit.launch import pages, rundir
 from zerofit.launch.environment import outer_world
 from zerofit.launch.failure import INTERRUPTED
 from zerofit.launch.reference import is_run
+from zerofit.plan.auto import settled_strategy
 from zerofit.plan.cap import capped
 from zerofit.plan.hardware import detect
 from zerofit.plan.precision import resolve_precision
-from zerofit.plan.strategy import resolve_strategy, without_file
+from zerofit.plan.strategy import resolve_strategy
 from zerofit.prove.cases import Case, cases
+from zerofit.prove.common import common
 from zerofit.prove.runs import Interrupted, Work
 from zerofit.prove.work import differences
 from zerofit.report.comparison import Comparison, terminal, write
@@ -101,9 +103,12 @@ def compare_strategies(
         raise UserError("compare: run_dir is one run's; say where all of them go with --output DIR")
     if max_batch and hardware.device == "cpu":
         raise UserError("--max-batch: needs GPUs: a CPU's memory has no edge at which a micro-batch stops to fit")
-    base = without_file(base, resolve_strategy(base).strategy)
+    said = base.strategy
+    if said.name is None:
+        base = base.model_copy(update={"strategy": settled_strategy(said, resolve_strategy(base).strategy)})
     asked = cases(strategies, gpus, hardware, base)
     facts = TASKS[base.task].describe(base)
+    base = common(base, asked, facts, hardware)
     precision = resolve_precision(base.strategy.precision, hardware)
     directory, _ = rundir.make(f"compare-{base.name}", output)
     lock = rundir.claim(directory)

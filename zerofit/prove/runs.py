@@ -9,6 +9,7 @@ from pathlib import Path
 
 from zerofit.config.errors import UserError
 from zerofit.config.schema import Recipe
+from zerofit.config.strategy import AUTO
 from zerofit.launch import rundir
 from zerofit.launch.dispatch import conduct
 from zerofit.launch.failure import INTERRUPTED, Failure
@@ -36,12 +37,20 @@ class Work:
     """What every run of a comparison does."""
 
     base: Recipe
+    """With a micro-batch."""
     facts: ImageFacts | TextFacts
     hardware: Hardware
     directory: Path
     """The comparison's, absolute."""
     steps: int
     traced: bool
+
+    @property
+    def micro_batch(self) -> int:
+        """The one of all rows."""
+        micro = self.base.train.micro_batch
+        assert micro != AUTO, "`common` has settled it"
+        return micro
 
     def row(self, case: Case) -> Row:
         """Run it. Raises Interrupted."""
@@ -51,7 +60,7 @@ class Work:
         """Its row with the largest micro-batch, which takes a few short runs more. Raises Interrupted."""
         if row.status not in ("ok", "out of memory"):
             return row
-        start = self.base.train.micro_batch
+        start = self.micro_batch
         known = {start: row.status == "ok"}
 
         def fits(size: int) -> bool:
@@ -99,7 +108,7 @@ class Work:
             run=case.directory,
             status="refused",
             why=bare(message),
-            micro_batch=self.base.train.micro_batch,
+            micro_batch=self.micro_batch,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from zerofit.config.changes import changed_fields
 from zerofit.config.errors import UserError
+from zerofit.plan.auto import settled
 from zerofit.plan.spec import RunSpec
 
 OF_THE_RUN = ("name", "description", "strategy", "checkpoint", "evaluate", "track", "profile", "run_dir")
@@ -17,7 +18,7 @@ def differences(first: RunSpec, other: RunSpec) -> list[str]:
 
     Raises UserError where it is other work: another model, other data, another global batch or seed.
     """
-    changed = [line for line in changed_fields(first.recipe, other.recipe) if not _is_of(line, OF_THE_RUN)]
+    changed = [line for line in changed_fields(settled(first), settled(other)) if not _is_of(line, OF_THE_RUN)]
     fatal = [line for line in changed if not _is_of(line, NOTED)]
     if not fatal and first.data != other.data:
         fatal = ["data: the same recipe found other samples or classes"]

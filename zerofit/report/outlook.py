@@ -93,6 +93,11 @@ def _row(one: Outlook, kinds: Sequence[str], *, host: bool, timed: bool) -> list
     return [name, *cells, verdict(found.fit)]
 
 
+def choice(spec: RunSpec) -> list[str]:
+    """What is said of a choice; nothing where nothing was chosen."""
+    return [] if spec.choice is None else [f"auto: {spec.choice.why}"]
+
+
 def line(spec: RunSpec) -> list[str]:
     """What is said of a run's memory before it starts; nothing where nothing was predicted."""
     if spec.prediction is None:
@@ -123,8 +128,9 @@ def _below(plan: StagePlan) -> list[str]:
     fits = [one.prediction.fit for one in plan.strategies if one.prediction is not None]
     beside = max((one.outside_gib for one in fits if one.outside_gib is not None), default=outside(2 if several else 1))
     own = next((one for one in plan.strategies if one.own), None)
+    whose = "the recipe's" if plan.choice is None else "what auto chose, with its micro-batch and checkpointing"
     lines = [
-        f"* the recipe's; needed: the peak with its error, {beside:.2g} GiB of CUDA"
+        f"* {whose}; needed: the peak with its error, {beside:.2g} GiB of CUDA"
         f"{' and NCCL' if several else ''}, and the allocator's slack; tight: without the slack alone"
     ]
     measured = _calibrated(plan)

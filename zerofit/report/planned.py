@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from zerofit.config.strategy import AUTO
 from zerofit.plan.spec import ImageFacts, RunSpec
 
+CHOSEN = "auto"
+"""Where a value comes from that was chosen."""
 Line = tuple[str, str, str]
 """What, its value, and where that comes from."""
 
@@ -44,11 +47,15 @@ def _how(spec: RunSpec, ranks_from: str) -> list[Line]:
     moved = [f"{what} on {where}" for what, where in places if where is not None]
     file = said.accelerate or said.deepspeed
     source = "strategy" if said.name is not None else f"file {file}" if isinstance(file, str) else "strategy.deepspeed"
+    source = CHOSEN if said.name == AUTO else source
+    recomputed = "strategy.activation_checkpointing"
+    if spec.choice is not None and said.activation_checkpointing == AUTO:
+        recomputed = CHOSEN
     lines: list[Line] = [
         ("strategy", ", ".join([strategy.name, *moved]), source),
         ("ranks", f"{spec.batches.ranks} on {device.name}", ranks_from),
         ("precision", spec.precision, _precision_from(spec)),
-        ("recomputed", strategy.activation_checkpointing, "strategy.activation_checkpointing"),
+        ("recomputed", strategy.activation_checkpointing, recomputed),
         ("compiled", "the blocks" if strategy.compile else "nothing", "strategy.compile"),
     ]
     if spec.deepspeed is None:
@@ -75,7 +82,11 @@ def _lengths(spec: RunSpec) -> list[Line]:
     schedule = f"{batches.warmup_steps} of warm-up, then {optimizer.schedule}"
     return [
         ("global batch", str(batches.global_batch), "train.global_batch"),
-        ("micro-batch", str(batches.micro), "train.micro_batch, of each rank"),
+        (
+            "micro-batch",
+            str(batches.micro),
+            f"{CHOSEN if train.micro_batch == AUTO else 'train.micro_batch'}, of each rank",
+        ),
         (
             "accumulation",
             str(batches.accumulation),

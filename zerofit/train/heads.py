@@ -69,7 +69,7 @@ def train_heads(features: Features, spec: RunSpec, device: torch.device) -> Prob
     trials = grid(spec)
     used, held = divide(features.train_labels, spec, len(trials))
     facts = spec.images.model_copy(update={"train": len(used)})
-    batches = make_batches(spec.recipe, facts, spec.batches.ranks)
+    batches = make_batches(spec.recipe, facts, spec.batches.ranks, spec.batches.micro)
     rank, ranks = dist.get_rank(), dist.get_world_size()
     own = range(rank, len(trials), ranks)
     vectors = Vectors(features.train, features.train_labels, device)

@@ -51,10 +51,10 @@ def note_of(model: nn.Module, spec: RunSpec) -> str | None:
     trained = sum(parameter.numel() for parameter in named.values() if parameter.requires_grad)
     total, weights = sum(parameter.numel() for parameter in named.values()), None
     packed = dict(packed_layers(model))
-    if packed and spec.recipe.strategy.name in SHARDING:
+    if packed and spec.strategy.name in SHARDING:
         size = in_words(sum(layer.bytes for layer in packed.values()))
         return (
-            f"weights in 4 bits are {size}, and {spec.recipe.strategy.name} gathers them in every forward and backward "
+            f"weights in 4 bits are {size}, and {spec.strategy.name} gathers them in every forward and backward "
             "pass: where they fit whole, ddp and zero2 are faster"
         )
     if packed:

@@ -10,13 +10,15 @@ from typing import Any
 
 import yaml
 
+from zerofit.plan.choice import Choice
 from zerofit.plan.files import DEEPSPEED_FILE
 from zerofit.plan.grpo_advice import advice
 from zerofit.plan.spec import CadFacts, ImageFacts, RunSpec, TextFacts, origin_of
 from zerofit.report.pages import language
 from zerofit.report.pages.files import mapping
-from zerofit.report.pages.parts import Code, Facts, Notes, Part, Section
-from zerofit.report.pages.units import count, number, percent
+from zerofit.report.pages.parts import Code, Facts, Notes, Part, Section, Table
+from zerofit.report.pages.units import count, fixed, number, percent
+from zerofit.report.rows import offload_of
 
 
 def configuration(directory: Path, spec: RunSpec) -> Section:
@@ -25,6 +27,8 @@ def configuration(directory: Path, spec: RunSpec) -> Section:
     said = advice(spec)
     if said:
         parts.append(Notes("Memory, as the plan has it", said))
+    if spec.choice is not None:
+        parts += _choice(spec.choice)
     parts.append(Code("Recipe, resolved", as_yaml(spec.recipe.model_dump(mode="json")), "resolved.yaml", folded=True))
     given = mapping(directory / DEEPSPEED_FILE)
     if given:
@@ -39,7 +43,8 @@ def reproduce(directory: Path, spec: RunSpec, exit_: str | None) -> Section:
     file = f"{name}.yaml"
     shown = here(directory)
     more = f" --resume {spec.origin}" if spec.origin_step is not None else ""
-    commands = [f"zerofit train {file}{more} --nproc {spec.batches.ranks}"]
+    chosen = "" if spec.choice is None else f" {words_of(spec)}"
+    commands = [f"zerofit train {file}{more}{chosen} --nproc {spec.batches.ranks}"]
     again = [f"zerofit eval {shown}", f"zerofit checkpoint list {shown}", f"zerofit report {shown}"]
     if exit_ != "finished":
         again.insert(0, f"zerofit train --resume {shown}")
@@ -53,6 +58,15 @@ def reproduce(directory: Path, spec: RunSpec, exit_: str | None) -> Section:
         ),
     ]
     return Section("reproduce", "Reproduce", parts)
+
+
+def words_of(spec: RunSpec) -> str:
+    """What was chosen, as it is said on the command line."""
+    strategy = f"strategy={spec.strategy.name}{offload_of(spec.strategy)}"
+    if spec.recipe.strategy.name is None:
+        return f"train.micro_batch={spec.batches.micro}"  # its file says the rest
+    recomputed = f"strategy.activation_checkpointing={spec.strategy.activation_checkpointing}"
+    return f"{strategy} {recomputed} train.micro_batch={spec.batches.micro}"
 
 
 def given(spec: RunSpec) -> dict[str, Any]:
@@ -89,6 +103,28 @@ def _plan(spec: RunSpec) -> Facts:
         ("seed", str(recipe.train.seed)),
     ]
     return Facts("Plan", rows)
+
+
+def _choice(choice: Choice) -> list[Part]:
+    """What the recipe leaves to the planner, and what that weighed."""
+    notes = Notes("Chosen by the planner, for what the recipe leaves as auto", [choice.why])
+    if not choice.table:
+        return [notes]
+    rows = [
+        (
+            row.strategy,
+            f"{row.micro_batch} x {row.accumulation}",
+            row.activation_checkpointing,
+            "" if row.needed_gib is None else fixed(row.needed_gib),
+            "" if row.samples_s is None else fixed(row.samples_s),
+            "a step played through" if row.exact else "formulas",
+            row.reason or row.verdict or "",
+        )
+        for row in choice.table
+    ]
+    head = ("strategy", "micro-batch", "checkpointing", "needed, GiB", "samples/s", "by", "verdict")
+    strong = [place for place, row in enumerate(choice.table) if row == choice.chosen]
+    return [notes, Table("What was weighed", head, rows, words=(0, 1, 2, 5, 6), strong=strong)]
 
 
 def _every(steps: int | None) -> str:

@@ -46,7 +46,8 @@ def _section(plan: StagePlan, place: int) -> Section:
     if made:
         parts += [memory(plan, f"memory-{place}"), _table(plan)]
     own = next((one for one in made if one.own), None)
-    notes = [] if plan.assumed is None else [plan.assumed]
+    notes = [] if plan.choice is None else [f"Chosen: {plan.choice.why}"]
+    notes += [] if plan.assumed is None else [plan.assumed]
     if own is not None and own.prediction is not None:
         notes += [f"Lowers the peak of {own.strategy}: {lever}" for lever in own.prediction.levers]
         notes += [f"Not modelled: {what}" for what in own.prediction.memory.not_modelled]
@@ -59,11 +60,12 @@ def memory(plan: StagePlan, name: str) -> Part:
     """Stacked bars of what the peak of each strategy is for, against the card's memory."""
     made = [(one, one.prediction) for one in plan.strategies if one.prediction is not None]
     card = plan.hardware.memory_gib
+    whose = " (the recipe’s)" if plan.choice is None else " (chosen)"
     return bars(
         name,
         "Memory of a GPU at its fullest moment",
         "GiB",
-        [f"{one.strategy}{' (the recipe’s)' if one.own else ''}" for one, _ in made],
+        [f"{one.strategy}{whose if one.own else ''}" for one, _ in made],
         _kinds([found for _, found in made]),
         stacked=True,
         limit=(f"{card:g} GiB of the card", card),
