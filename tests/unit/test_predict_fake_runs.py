@@ -9,11 +9,13 @@ from fake_runs import BLOCKS, LORA, PATCHES, TEXT, VIT, images, planned, text
 from plan_examples import CAD_FACTS, FACTS
 
 from zerofit.config.load import load_job
+from zerofit.launch.predicting import Timed, closest
 from zerofit.models.frozen import trains_a_part
 from zerofit.plan.closed_form import estimate_memory
 from zerofit.plan.hardware import GIB
 from zerofit.plan.slots import IMAGE
 from zerofit.plan.spec import RunSpec
+from zerofit.predict import watch
 from zerofit.predict.batches import of_cad
 from zerofit.predict.memory import predict_memory
 from zerofit.predict.playing import play
@@ -42,6 +44,17 @@ def test_one_rank_holds_weights_gradients_and_two_moments() -> None:
 def test_several_ranks_have_buckets_of_all_gradients_besides() -> None:
     assert "buckets" not in split(images(VIT), "step")
     assert split(images(VIT, ranks=2, strategy=DDP), "step")["buckets"] == about(WHOLE)
+
+
+def test_a_step_of_too_many_operations_is_left_to_formulas(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = images(VIT)
+    monkeypatch.setattr(watch, "MOST", 50)
+    found, timed = closest(spec), Timed()
+    assert (found.peak_gib, found.exact) == (estimate_memory(spec).peak_gib, False)
+    (why,) = found.not_modelled
+    assert "more than 50 operations of a step, as without CUDA kernels of its own" in why
+    assert timed.closest(spec) == found
+    assert timed.speed(spec) is None
 
 
 def test_gradients_are_there_in_the_second_micro_step_s_forward() -> None:

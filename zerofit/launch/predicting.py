@@ -16,7 +16,7 @@ from zerofit.plan.calibration import Calibration
 from zerofit.plan.closed_form import estimate_memory
 from zerofit.plan.fitting import fit
 from zerofit.plan.levers import candidates
-from zerofit.plan.prediction import Memory, Prediction, Speed, Unpredicted
+from zerofit.plan.prediction import Memory, Prediction, Speed, TooLong, Unpredicted
 from zerofit.plan.spec import RunSpec
 from zerofit.plan.strategy import resolve_strategy
 
@@ -122,6 +122,7 @@ class Timed:
         from zerofit.predict.timing import Timing  # torch and transformers: seconds
 
         self._timing = Timing(calibration)
+        self._too_long = False
         self._memory: dict[tuple[str, str], Memory] = {}
 
     def closest(self, spec: RunSpec) -> Memory:
@@ -131,8 +132,9 @@ class Timed:
             try:
                 with self._timing.watching(spec) as observers:
                     self._memory[key] = play(spec, observers)
-            except Unpredicted:
-                self._memory[key] = estimate_memory(spec)
+            except Unpredicted as why:
+                self._too_long |= isinstance(why, TooLong)
+                self._memory[key] = _by_formulas(spec, why)
         return self._memory[key]
 
     def seen(self, spec: RunSpec) -> Seen | None:
@@ -142,7 +144,7 @@ class Timed:
     def speed(self, spec: RunSpec) -> Speed | None:
         """Null where it is not predicted, whatever goes wrong."""
         try:
-            return self._timing.speed(spec)
+            return None if self._too_long else self._timing.speed(spec)
         except Exception:  # memory has been predicted by formulas then, and says so
             return None
 
@@ -165,8 +167,14 @@ def closest(spec: RunSpec) -> Memory:
     """By a step that is played through; where that cannot be, by formulas. Raises Unpredicted."""
     try:
         return play(spec)
-    except Unpredicted:
-        return estimate_memory(spec)
+    except Unpredicted as why:
+        return _by_formulas(spec, why)
+
+
+def _by_formulas(spec: RunSpec, why: Unpredicted) -> Memory:
+    """Of a run whose step cannot be played through, and why that is."""
+    found = estimate_memory(spec)
+    return found.model_copy(update={"not_modelled": (*found.not_modelled, f"more than formulas say ({why})")})
 
 
 def changed_spec(spec: RunSpec, words: Sequence[str], **others: int) -> RunSpec | None:

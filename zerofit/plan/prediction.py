@@ -92,3 +92,7 @@ class Prediction(Section):
 
 class Unpredicted(Exception):
     """Why there is no prediction, in a line; never the user's fault, and never a reason not to run."""
+
+
+class TooLong(Unpredicted):
+    """A step of the model has more operations than can be played through, whatever the strategy."""

@@ -11,11 +11,15 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from zerofit.models.quantised import scale_tensors
+from zerofit.plan.prediction import TooLong
 from zerofit.predict.ledger import Account, Kind, Ledger, Phase
 from zerofit.predict.sizes import rounded
 from zerofit.predict.workspaces import WORKSPACES
 
 DEVICE = torch.ops.prim.device.default
+MOST = 100_000
+"""Operations that are played through: a minute at most. Qwen3-8B takes a third of them, and a recurrent model whose
+kernels are CUDA's alone some for each token."""
 
 
 class Observer(Protocol):
@@ -32,7 +36,7 @@ class Watch(TorchDispatchMode):
     """Books every storage that an operation makes, for as long as something holds it.
 
     What parameters and buffers of `model` lie in is left out: engines book that. Gradients of parameters are booked as
-    such once they are complete. To be entered after the fake mode.
+    such once they are complete. To be entered after the fake mode. Raises TooLong after MOST operations.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class Watch(TorchDispatchMode):
         """A tensor whose last dimension is one of `logits` is one of logits."""
         super().__init__()
         self.ledger, self.observers = ledger, observers
+        self._operations = 0
         self._logits = frozenset(logits)
         held = [*model.parameters(), *model.buffers(), *scale_tensors(model)]
         self._left_out = {tensor.untyped_storage()._cdata for tensor in held}
@@ -58,6 +63,11 @@ class Watch(TorchDispatchMode):
     ) -> Any:
         if func is DEVICE:  # half of all calls, which make nothing
             return args[0].fake_device
+        self._operations += 1
+        if self._operations > MOST:
+            raise TooLong(
+                f"its model makes more than {MOST:,} operations of a step, as without CUDA kernels of its own"
+            )
         outputs = func(*args, **(kwargs or {}))
         if isinstance(outputs, Tensor):
             self.book(outputs)
