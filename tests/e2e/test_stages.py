@@ -96,6 +96,7 @@ def test_what_is_there_is_not_trained_again(job: Path) -> None:
     assert contents(job) == before
 
 
+@pytest.mark.thorough
 def test_a_stage_starts_again_from_the_one_before(job: Path, tmp_path: Path) -> None:
     copy = first_stage_alone(job, tmp_path)
     before = contents(copy / "01-tune")

@@ -37,6 +37,7 @@ def contents(run: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
 
 
+@pytest.mark.thorough
 def test_there_and_back_and_on(cwd: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = Path("runs/tiny")
     before = contents(run)

@@ -55,6 +55,7 @@ def losses(place: Path, name: str, *overrides: str) -> list[float]:
     return [line.get("loss", line.get("val_loss")) for line in lines]
 
 
+@pytest.mark.thorough
 def test_it_goes_on_from_what_it_knows(place: Path) -> None:
     zero3, fsdp2 = losses(place, "zero3", "strategy=zero3"), losses(place, "fsdp2", "strategy=fsdp2")
     fresh = losses(place, "fresh", "model.pretrained=null", f"model.shape={shape(place)}", "model.tokenizer=model")

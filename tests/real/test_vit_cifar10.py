@@ -38,6 +38,7 @@ def losses(strategy: str, directory: Path) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
+@pytest.mark.thorough
 def test_ddp_and_zero3_end_at_the_same_loss(tmp_path: Path) -> None:
     ddp, zero3 = losses("ddp", tmp_path), losses("zero3", tmp_path)
     assert len(ddp) == 10
