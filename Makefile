@@ -27,7 +27,7 @@ test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not thorough and not faults' $(TESTS)
 
 test-thorough: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m thorough $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m thorough $(TESTS)
 
 test-faults: setup
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m faults $(TESTS)

@@ -70,7 +70,7 @@ def measured(spec: RunSpec) -> dict[str, int]:
             run.trainer.train()
         finally:
             close(run.job.train_loader())
-    # The first steps make what stays; gloo's threads now and then hold on to a tensor for longer.
+    # The first steps make what stays; gloo's threads now and then hold on to a tensor for longer, more so under load.
     return {name: min(found[2:]) for name, found in peaks.items()}
 
 

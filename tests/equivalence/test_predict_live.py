@@ -28,7 +28,7 @@ VIT = {"kind": "vit", "patch_size": 4, "shape": SHAPE}
 QWEN3 = {"model_type": "qwen3", "num_key_value_heads": 2, "head_dim": 64, **SHAPE}
 LORA = {"kind": "patch_lm", "patch_size": 4, "shape": QWEN3, "lora": {"rank": 4, "alpha": 8}}
 TOP = {**VIT, "trainable": [r"layers?\.2\.|head", {"pattern": ".", "freeze": True}]}
-STEPS = 5
+STEPS = 10
 CLOSE = 0.006
 
 
