@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from plan_examples import CPU, FACTS, gpus, recipe
+from played_by_formulas import play_by_formulas
 from typer.testing import CliRunner
 
 from zerofit import cli
 from zerofit.config.errors import UserError
 from zerofit.config.load import load_job
-from zerofit.launch import choosing, planning, predicting
+from zerofit.launch import choosing, planning
 from zerofit.launch.alternatives import short_of
 from zerofit.launch.asked import Asked
 from zerofit.launch.contenders import sizes
@@ -26,9 +26,7 @@ from zerofit.plan.answer import Plan
 from zerofit.plan.auto import USUAL, divisors, micro_batches, settled
 from zerofit.plan.build import make_plan
 from zerofit.plan.choice import Choice, Row
-from zerofit.plan.closed_form import estimate_memory
 from zerofit.plan.files import read_spec, write_spec
-from zerofit.plan.prediction import Memory
 from zerofit.plan.spec import RunSpec
 from zerofit.predict.choose import MARGIN, ORDER, RECOMPUTED, best, next_best
 from zerofit.prove.cases import Case
@@ -47,16 +45,8 @@ def _laptop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def steps_played(monkeypatch: pytest.MonkeyPatch) -> list[RunSpec]:
     """Steps that were played through: here by formulas that call themselves exact."""
-    done: list[RunSpec] = []
-
-    def play(spec: RunSpec, observers: Sequence[Any] = ()) -> Memory:
-        done.append(spec)
-        return estimate_memory(spec).model_copy(update={"exact": True})
-
-    monkeypatch.setattr(predicting, "play", play)
     monkeypatch.setattr(Timed, "seen", lambda self, spec: None)
-    monkeypatch.setattr(Timed, "speed", lambda self, spec: None)
-    return done
+    return play_by_formulas(monkeypatch)
 
 
 def planned(name: str, asked: Asked, *words: str, stage: int = 0) -> planning.Staged:

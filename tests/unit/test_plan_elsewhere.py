@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from plan_examples import CPU
+from played_by_formulas import play_by_formulas
 from typer.testing import CliRunner, Result
 
 from zerofit import cli
@@ -18,7 +19,6 @@ from zerofit.launch.asked import HERE
 from zerofit.launch.searching import axes
 from zerofit.launch.worker import beside_prediction
 from zerofit.plan.answer import Plan, Search
-from zerofit.plan.closed_form import estimate_memory
 from zerofit.plan.files import read_spec, write_spec
 from zerofit.plan.prediction import Memory, Unpredicted
 from zerofit.plan.spec import RunSpec
@@ -35,17 +35,9 @@ def _laptop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def steps_played(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def steps_played(monkeypatch: pytest.MonkeyPatch) -> list[RunSpec]:
     """Steps that were played through: here by formulas that call themselves exact."""
-    done: list[str] = []
-
-    def play(spec: RunSpec, observers: Sequence[Any] = ()) -> Memory:
-        done.append(spec.strategy.name)
-        return estimate_memory(spec).model_copy(update={"exact": True})
-
-    monkeypatch.setattr(predicting, "play", play)
-    monkeypatch.setattr(predicting.Timed, "speed", lambda self, spec: None)
-    return done
+    return play_by_formulas(monkeypatch)
 
 
 def call(*words: str) -> Result:
@@ -87,9 +79,9 @@ def test_json_is_what_the_models_say() -> None:
     assert all(one.prediction is None or one.prediction.speed is None for one in stage.strategies)
 
 
-def test_a_step_of_the_recipes_own_strategy_is_played_through(steps_played: list[str]) -> None:
+def test_a_step_of_the_recipes_own_strategy_is_played_through(steps_played: list[RunSpec]) -> None:
     (stage,) = answer("vit-huge-food101", "--gpus", "2", "--gpu", "a100").stages
-    assert steps_played == ["ddp"]
+    assert [spec.strategy.name for spec in steps_played] == ["ddp"]
     exact = {one.strategy: one.prediction.memory.exact for one in stage.strategies if one.prediction is not None}
     assert [name for name, is_exact in exact.items() if is_exact] == ["ddp"]
     (stage,) = answer("vit-huge-food101", "--gpus", "2", "--gpu", "a100", "--exact").stages
@@ -127,7 +119,7 @@ def test_a_page_shows_bars_against_the_card() -> None:
     assert (refused.exit_code, "give --force to write over it" in refused.output) == (2, True)
 
 
-def test_a_grid_says_what_is_needed(steps_played: list[str]) -> None:
+def test_a_grid_says_what_is_needed(steps_played: list[RunSpec]) -> None:
     machines = ["--host-memory", "64GiB", "gpus=1,8", "gpu-memory=11,24,141"]
     words = ["qwen3-8b-sft", "--search", *machines, "--quick"]
     found = Search.model_validate_json(call(*words, "--json").stdout)
@@ -141,7 +133,7 @@ def test_a_grid_says_what_is_needed(steps_played: list[str]) -> None:
     assert lines[1].split() == ["GPUs", "11", "GiB", "24", "GiB", "141", "GiB"]
     assert not steps_played
     assert call(*words[:-1]).exit_code == 0
-    assert "ddp" not in steps_played, "far from fitting"
+    assert "ddp" not in {spec.strategy.name for spec in steps_played}, "far from fitting"
 
 
 def test_axes_are_told_apart_from_overrides() -> None:
@@ -181,7 +173,7 @@ def test_a_cpu_has_no_card_to_fit() -> None:
     assert words.endswith("memory is predicted for GPUs: say which, for example --gpus 2 --gpu-memory 24GiB")
 
 
-def test_a_draft_is_shown_before_steps_are_played(steps_played: list[str]) -> None:
+def test_a_draft_is_shown_before_steps_are_played(steps_played: list[RunSpec]) -> None:
     seen: list[str] = []
     show: Callable[[str], None] = seen.append
     _, words = planning.plan("vit-huge-food101", asked=planning.Asked(2, "a100"), draft=show)

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from zerofit.config.errors import UserError
 from zerofit.config.strategy import AUTO
 from zerofit.launch.alternatives import row_of
+from zerofit.launch.contenders import with_strategy
 from zerofit.launch.predicting import Timed, with_levers
 from zerofit.launch.weighing import Scales, Weighed
 from zerofit.plan.auto import is_open, micro_by_rule
-from zerofit.plan.build import make_plan
 from zerofit.plan.calibration import Calibration
 from zerofit.plan.choice import Choice, Row
 from zerofit.plan.prediction import Unpredicted
@@ -95,20 +95,7 @@ def _careful(spec: RunSpec, here: bool) -> RunSpec:
     most = 32 if recipe.task in ("classify", "probe") else 1
     strategy = named(spec.strategy, **fields)
     try:
-        return make_plan(
-            recipe,
-            facts=spec.data,
-            hardware=spec.hardware,
-            ranks=ranks,
-            run_dir=spec.run_dir,
-            origin=spec.origin,
-            origin_step=spec.origin_step,
-            trust=spec.trust,
-            chosen=Chosen(strategy),
-            micro=micro_by_rule(recipe, spec.data, ranks, most),
-            here=here,
-            like=spec,
-        )
+        return with_strategy(spec, Chosen(strategy), micro_by_rule(recipe, spec.data, ranks, most), here)
     except UserError:  # DeepSpeed is not installed, say
         return spec
 

@@ -38,29 +38,12 @@ class Contenders:
             reason, able = "", False
             for micro in tried:
                 try:
-                    yield self._plan(chosen, micro)
+                    yield with_strategy(self.spec, chosen, micro, self.here)
                     able = True
                 except UserError as why:
                     reason = str(why).splitlines()[0]
             if not able:
                 self._refuse(chosen.strategy, tried[0], reason)
-
-    def _plan(self, chosen: Chosen, micro: int) -> RunSpec:
-        spec = self.spec
-        return make_plan(
-            spec.recipe,
-            facts=spec.data,
-            hardware=spec.hardware,
-            ranks=spec.batches.ranks,
-            run_dir=spec.run_dir,
-            origin=spec.origin,
-            origin_step=spec.origin_step,
-            trust=spec.trust,
-            chosen=chosen,
-            micro=micro,
-            here=self.here,
-            like=spec,
-        )
 
     def _strategies(self) -> Iterator[Chosen]:
         """Each with each activation checkpointing that may be chosen."""
@@ -95,6 +78,24 @@ class Contenders:
         )
         if all((one.strategy, one.reason) != (row.strategy, row.reason) for one in self.refused):
             self.refused.append(row)
+
+
+def with_strategy(spec: RunSpec, chosen: Chosen, micro: int, here: bool) -> RunSpec:
+    """The plan of the same run under that strategy, with that micro-batch. Raises UserError."""
+    return make_plan(
+        spec.recipe,
+        facts=spec.data,
+        hardware=spec.hardware,
+        ranks=spec.batches.ranks,
+        run_dir=spec.run_dir,
+        origin=spec.origin,
+        origin_step=spec.origin_step,
+        trust=spec.trust,
+        chosen=chosen,
+        micro=micro,
+        here=here,
+        like=spec,
+    )
 
 
 def sizes(possible: tuple[int, ...]) -> tuple[int, ...]:

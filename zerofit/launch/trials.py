@@ -16,6 +16,7 @@ from zerofit.config.optimizer import Warmup
 from zerofit.config.schema import Recipe
 from zerofit.launch.dispatch import conduct
 from zerofit.launch.failure import INTERRUPTED
+from zerofit.launch.few_steps import for_steps
 from zerofit.launch.shortfall import ran_out
 from zerofit.launch.start import begin
 from zerofit.plan.auto import settled
@@ -77,23 +78,17 @@ def trials_of(spec: RunSpec) -> list[RunSpec]:
 
 def _bare(recipe: Recipe, spec: RunSpec) -> Recipe:
     """`recipe` for STEPS steps and nothing besides."""
-    never = {"every_steps": None, "every_epochs": None, "at_end": False}
-    evaluate = {"at_start": False, "problems": None, "shapes": None, "micro_batch": spec.batches.evaluate_micro}
     model, said = recipe.model, spec.recipe.model
     if isinstance(model, LanguageSection) and isinstance(said, LanguageSection):
         model = model.model_copy(update={"tokenizer": said.tokenizer or said.pretrained})  # its tokens are real
-    return recipe.model_copy(
+    made = recipe.model_copy(
         update={
-            "model": model,
-            "init_from": None,
-            "train": recipe.train.model_copy(update={"epochs": None, "max_steps": STEPS, "on_oom": "fail"}),
-            "optimizer": recipe.optimizer.model_copy(update={"warmup": Warmup(steps=0)}),
-            "checkpoint": recipe.checkpoint.model_copy(update=never),
-            "evaluate": recipe.evaluate.model_copy(update=never | evaluate),
-            "track": recipe.track.model_copy(update={"every": 1, "to": ()}),
-            "profile": None,
+            "train": recipe.train.model_copy(update={"on_oom": "fail"}),
+            "evaluate": recipe.evaluate.model_copy(update={"micro_batch": spec.batches.evaluate_micro}),
         }
     )
+    optimizer = recipe.optimizer.model_copy(update={"warmup": Warmup(steps=0)})
+    return for_steps(made, STEPS, model=model, init_from=None, optimizer=optimizer)
 
 
 def _planned(base: Recipe, spec: RunSpec, micro: int) -> Iterator[RunSpec]:

@@ -14,6 +14,7 @@ from zerofit.config.profile import Profile
 from zerofit.config.schema import Recipe
 from zerofit.config.strategy import ZERO_STAGE, parse_strategy
 from zerofit.launch.dispatch import default_ranks
+from zerofit.launch.few_steps import for_steps
 from zerofit.launch.recipe import override
 from zerofit.plan.spec import Hardware, ImageFacts, TextFacts
 
@@ -87,18 +88,13 @@ def recipe_of(
     """
     recipe = under(base, case)
     batch: dict[str, Any] = {} if micro is None else {"micro_batch": micro, "global_batch": micro * case.ranks}
-    never = {"every_steps": None, "every_epochs": None, "at_end": False}
-    warmup = _warmup(recipe, facts, steps)
-    changes = {
-        "run_dir": run_dir,
-        "train": recipe.train.model_copy(update={"epochs": None, "max_steps": steps, **batch}),
-        "optimizer": recipe.optimizer.model_copy(update={"warmup": warmup}),
-        "checkpoint": recipe.checkpoint.model_copy(update=never),
-        "evaluate": recipe.evaluate.model_copy(update={**never, "at_start": False, "problems": None, "shapes": None}),
-        "track": recipe.track.model_copy(update={"every": 1, "to": ()}),
-        "profile": Profile(steps=window(steps)) if traced else None,
-    }
-    return recipe.model_copy(update=changes)
+    return for_steps(
+        recipe.model_copy(update={"train": recipe.train.model_copy(update=batch)}),
+        steps,
+        run_dir=run_dir,
+        optimizer=recipe.optimizer.model_copy(update={"warmup": _warmup(recipe, facts, steps)}),
+        profile=Profile(steps=window(steps)) if traced else None,
+    )
 
 
 def window(steps: int) -> tuple[int, int]:
