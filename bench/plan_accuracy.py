@@ -1,18 +1,19 @@
 """Predicted against measured peak memory and step time, a configuration a line.
 
-    python bench/plan_accuracy.py predict --gpu h200 --gpus 1 --file docs/plan-accuracy.jsonl      # needs no GPU
-    python bench/plan_accuracy.py measure --gpus 1 --file docs/plan-accuracy.jsonl --room 110      # on the GPUs
+    python bench/plan_accuracy.py predict --gpu h200 --gpus 1 2 4 --file docs/plan-accuracy.jsonl         # needs no GPU
+    python bench/plan_accuracy.py measure --gpus 1 2 4 --cards 4 --file docs/plan-accuracy.jsonl --room 110  # on GPUs
 
 `predict` adds a line for each configuration that has none; `measure` fills in what runs reach, and never changes a
 prediction: predictions are committed before. Random weights of exact shapes; images and texts are noise made here.
-With `--room GIB` runs go on side by side while their predictions fit into that: memory is each process's own, and times
-are left out then.
+With `--room GIB` runs go on side by side on each of `--cards` while their predictions fit into that: memory is each
+process's own, and times are left out then.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -150,12 +151,13 @@ def write(file: Path, rows: dict[str, dict[str, Any]]) -> None:
 def predict(options: argparse.Namespace) -> None:
     """A line for each configuration without one."""
     rows = read(options.file)
-    for name, (recipe, *fields) in configurations(options.gpus, options.data):
+    every = (pair for gpus in options.gpus for pair in configurations(gpus, options.data))
+    for name, (recipe, *fields) in every:
         if name in rows:
             continue
         began = time.monotonic()
         try:
-            found = predicted(recipe, fields, options)
+            found = predicted(recipe, fields, ranks_of(name), options)
         except Exception as error:
             print(json.dumps({"configuration": name, "error": f"{type(error).__name__}: {error}"[:300]}), flush=True)
             continue
@@ -164,7 +166,7 @@ def predict(options: argparse.Namespace) -> None:
         write(options.file, rows)
 
 
-def predicted(recipe: str, fields: list[str], options: argparse.Namespace) -> dict[str, Any]:
+def predicted(recipe: str, fields: list[str], gpus: int, options: argparse.Namespace) -> dict[str, Any]:
     """The planner's answer, and what DeepSpeed and accelerate say of the same model; GiB."""
     from zerofit.config.load import load_job
     from zerofit.launch.asked import Asked
@@ -173,7 +175,7 @@ def predicted(recipe: str, fields: list[str], options: argparse.Namespace) -> di
     from zerofit.plan.shaped import shaped
     from zerofit.predict.memory import predict_memory
 
-    asked = Asked(gpus=options.gpus, gpu=options.gpu)
+    asked = Asked(gpus=gpus, gpu=options.gpu)
     spec = staged_plan(load_job(recipe, fields).stages[0], asked, None, follows=False).spec
     memory = predict_memory(shaped(spec))
     return {
@@ -208,38 +210,80 @@ def others(spec: RunSpec) -> dict[str, float]:
     return {**found, "accelerate_gib": round(max(usage.values()) / GIB, 2)}
 
 
+@dataclass
+class Running:
+    """A configuration that is being measured, and where."""
+
+    name: str
+    run: Path
+    cards: list[int]
+    process: subprocess.Popen[bytes]
+
+
 def measure(options: argparse.Namespace) -> None:
-    """What each configuration reaches that has no measurement yet."""
-    rows, waiting = read(options.file), list(configurations(options.gpus, options.data))
-    waiting = [(name, given) for name, given in waiting if rows.get(name, {}).get("measured_gib") is None]
-    running: list[tuple[str, Path, subprocess.Popen[bytes]]] = []
-    needs = {name: SLACK * rows.get(name, {}).get("predicted_gib", options.room) for name, _ in waiting}
+    """What each configuration reaches that has no measurement yet, the least of all cards' memory first."""
+    rows = read(options.file)
+    waiting = {
+        name: given
+        for gpus in options.gpus
+        for name, given in configurations(gpus, options.data)
+        if rows.get(name, {}).get("measured_gib") is None
+    }
+    needs = {name: SLACK * rows.get(name, {}).get("predicted_gib", options.room) for name in waiting}
+    running: list[Running] = []
     end = time.monotonic() + options.limit
-    while (waiting or running) and time.monotonic() < end:
-        for one in list(waiting):
-            name, given = one
-            if running and sum(needs[other] for other, _, _ in running) + needs[name] > options.room:
-                continue
-            waiting.remove(one)
-            run = options.out / name.replace("/", "-")
-            shutil.rmtree(run, ignore_errors=True)
-            command = [sys.executable, "-m", "zerofit", "train", *given, f"run_dir={run}", "--nproc", str(options.gpus)]
-            log = (options.out / f"{run.name}.log").open("wb")
-            running.append((name, run, subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)))
-        for one in [one for one in running if one[2].poll() is not None]:
+    order = sorted(waiting, key=lambda name: needs[name] * ranks_of(name)) if options.room else list(waiting)
+    while (order or running) and time.monotonic() < end:
+        for name in list(order):
+            cards = place(name, running, needs, options)
+            if cards:
+                order.remove(name)
+                running.append(start(name, waiting[name], cards, options))
+        for one in [one for one in running if one.process.poll() is not None]:
             running.remove(one)
-            name, run, process = one
-            if process.returncode:
-                log = (options.out / f"{run.name}.log").read_text()[-600:]
-                print(json.dumps({"configuration": name, "failed": process.returncode, "log": log}), flush=True)
+            if one.process.returncode:
+                log = (options.out / f"{one.run.name}.log").read_text()[-600:]
+                print(json.dumps({"configuration": one.name, "failed": one.process.returncode, "log": log}), flush=True)
                 continue
-            rows[name] = {**rows.get(name, {"configuration": name}), **measured(run, alone=options.room == 0)}
-            print(json.dumps(rows[name]), flush=True)
+            found = measured(one.run, alone=options.room == 0)
+            rows[one.name] = {**rows.get(one.name, {"configuration": one.name}), **found}
+            print(json.dumps(rows[one.name]), flush=True)
             write(options.file, rows)
         time.sleep(0.5)
-    for name, _, process in running:
-        print(json.dumps({"configuration": name, "failed": "time"}), flush=True)
-        process.terminate()
+    for one in running:
+        print(json.dumps({"configuration": one.name, "failed": "time"}), flush=True)
+        one.process.terminate()
+
+
+def ranks_of(name: str) -> int:
+    """Of a configuration."""
+    return int(name.rpartition("/")[2])
+
+
+def place(name: str, running: list[Running], needs: dict[str, float], options: argparse.Namespace) -> list[int]:
+    """The emptiest cards, as many as it has ranks; none where it has to wait.
+
+    What offloads waits for what does: the host's memory would not hold two.
+    """
+    if "+" in name and any("+" in one.name for one in running):
+        return []
+    taken = [sum(needs[one.name] for one in running if card in one.cards) for card in range(options.cards)]
+    cards = sorted(range(options.cards), key=lambda card: taken[card])[: ranks_of(name)]
+    room = all(not taken[card] or taken[card] + needs[name] <= options.room for card in cards)
+    return cards if room and len(cards) == ranks_of(name) else []
+
+
+def start(name: str, given: list[str], cards: list[int], options: argparse.Namespace) -> Running:
+    """Its run, whose output goes to a file."""
+    run = options.out / name.replace("/", "-")
+    shutil.rmtree(run, ignore_errors=True)
+    command = [sys.executable, "-m", "zerofit", "train", *given, f"run_dir={run}", "--nproc", str(len(cards))]
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    numbers = seen.split(",") if seen else list(map(str, range(options.cards)))
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(numbers[card] for card in cards)}
+    with (options.out / f"{run.name}.log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    return Running(name, run, cards, process)
 
 
 def measured(run: Path, alone: bool) -> dict[str, Any]:
@@ -265,10 +309,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("/tmp/plan-accuracy-data"))
     parser.add_argument("--out", type=Path, default=Path("/tmp/plan-accuracy"), help="where runs go")
     parser.add_argument("--gpu", default="h200")
-    parser.add_argument("--gpus", type=int, default=1)
+    parser.add_argument("--gpus", type=int, nargs="+", default=[1], help="of a configuration")
+    parser.add_argument("--cards", type=int, help="GPUs to place them on; as many as the largest takes")
     parser.add_argument("--room", type=float, default=0.0, help="GiB of a GPU for runs side by side; 0: one by one")
     parser.add_argument("--limit", type=float, default=3600.0, help="seconds of measuring")
     options = parser.parse_args()
+    options.cards = options.cards or max(options.gpus)
     noise.make(options.data)
     options.out.mkdir(parents=True, exist_ok=True)
     {"predict": predict, "measure": measure}[options.what](options)

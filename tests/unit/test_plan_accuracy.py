@@ -34,6 +34,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_peak_is_what_was_measured(name: str, data: Path) -> None:
     recipe, *fields = dict(plan_accuracy.configurations(1, data))[name]
-    found = plan_accuracy.predicted(recipe, fields, argparse.Namespace(gpu="h200", gpus=1))
+    found = plan_accuracy.predicted(recipe, fields, 1, argparse.Namespace(gpu="h200"))
     measured = plan_accuracy.read(MEASURED)[name]["measured_gib"]
     assert found["predicted_gib"] == pytest.approx(measured, rel=0.03)
