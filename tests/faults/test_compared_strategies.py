@@ -6,11 +6,15 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import Zygote
+
+from zerofit.prove import runs
+from zerofit.prove.compare import compare_strategies
 
 sys.path.append(str(Path(__file__).parents[1] / "e2e"))
 from cli_runs import TINY, tiny
@@ -115,3 +119,16 @@ def test_ctrl_c_ends_it_with_what_was_measured(zygote: Zygote, tmp_path: Path) -
     assert [row["label"] for row in body(directory)["rows"]] == ["single x1"]
     assert "interrupted in ddp x1" in command.stdout
     assert not list(directory.glob("*/checkpoints/step-*"))
+
+
+def test_a_signal_that_finds_a_run_done_ends_the_comparison_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conduct = runs.conduct
+    monkeypatch.setattr(runs, "conduct", lambda *given: replace(conduct(*given), late=int(signal.SIGTERM)))
+    monkeypatch.chdir(tmp_path)
+    code, directory = compare_strategies(
+        tiny(tmp_path), ["train.micro_batch=1"], strategies="single,ddp", gpus="1", steps=3
+    )
+    assert code == 4
+    assert [row["label"] for row in body(directory)["rows"]] == ["single x1"]

@@ -65,7 +65,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever this proces
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 script, logs = sys.argv[1:]
-sys.exit(run_ranks([sys.executable, script, logs], 2, Path(logs), os.environ).code)
+outcome = run_ranks([sys.executable, script, logs], 2, Path(logs), os.environ)
+(Path(logs) / "late").write_text(str(outcome.late))
+sys.exit(outcome.code)
 """
 
 
@@ -267,6 +269,14 @@ def test_ranks_that_save_and_stop_end_the_run_with_code_4(tmp_path: Path) -> Non
     launcher, logs = start_launcher(tmp_path, SAVES)
     launcher.send_signal(signal.SIGUSR1)
     assert launcher.wait(timeout=60) == 4
+    assert nobody_lives(logs)
+
+
+def test_a_signal_that_finds_all_ranks_as_good_as_done_is_told(tmp_path: Path) -> None:
+    launcher, logs = start_launcher(tmp_path, BUSY.replace('(logs / f"asked-{rank}").touch()', "os._exit(0)"))
+    launcher.send_signal(signal.SIGUSR1)
+    assert launcher.wait(timeout=60) == 0
+    assert (logs / "late").read_text() == str(int(signal.SIGUSR1))
     assert nobody_lives(logs)
 
 

@@ -60,8 +60,23 @@ def test_a_checkpoint_is_moved_whole_and_leaves_no_copy(drive: Path, tmp_path: P
     assert not [path for path in source.rglob("*") if path.is_file()]
 
 
-def test_memory_is_taken_only_where_it_is_and_where_it_is_another_drive(drive: Path) -> None:
-    assert not memory.allows(1, drive)  # as fast as what is beside it: the same
+def test_memory_is_taken_where_it_is_left_twice_for_a_drive_in_memory(
+    drive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     elsewhere = Path("/proc")
     assert memory.allows(1, elsewhere)
     assert not memory.allows(2**60, elsewhere)
+    monkeypatch.setattr(memory, "_left", lambda: 1000)
+    assert memory.allows(800, elsewhere)
+    assert not memory.allows(801, elsewhere)
+    assert memory.allows(400, drive)  # the copy, and what is written from it
+    assert not memory.allows(401, drive)
+
+
+def test_on_one_drive_a_checkpoint_is_renamed(drive: Path) -> None:
+    source, target = drive / "room", drive / "there"
+    source.mkdir()
+    (source / "shard").write_bytes(b"3")
+    file = (source / "shard").stat().st_ino
+    memory.move(source, target)
+    assert ((target / "shard").stat().st_ino, list(source.iterdir())) == (file, [])

@@ -103,3 +103,13 @@ def test_memory_comes_back() -> None:
     before = torch.cuda.memory_allocated()
     complete(model)
     assert torch.cuda.memory_allocated() == before
+
+
+def test_rollouts_do_not_pile_up() -> None:
+    model = model_of("qwen3", torch.bfloat16).eval().to(CUDA)
+    left = []
+    for _ in range(4):
+        complete(model)
+        torch.cuda.synchronize()
+        left.append(torch.cuda.memory_allocated())
+    assert left[1:] == [left[0]] * 3  # cuBLAS keeps a workspace for each stream that it has seen

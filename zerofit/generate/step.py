@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -103,12 +104,22 @@ Runner = Callable[[int], None]
 """Runs a step, given the number of columns that it looks at."""
 
 
+@cache
+def _capturing(device: torch.device) -> torch.cuda.Stream:
+    """The stream that steps are captured on, one for the life of the process.
+
+    cuBLAS keeps a workspace for each stream that it was called on (32 MiB on Hopper, until the process ends), and a
+    new stream for each rollout would take as much with each of them.
+    """
+    return torch.cuda.Stream(device)
+
+
 class Captured:
     """Runs a step on a GPU: the first time for each number of columns as it is, from the second on as a CUDA graph."""
 
     def __init__(self, step: Runner, device: torch.device) -> None:
         self.step, self.device = step, device
-        self.stream = torch.cuda.Stream(device)
+        self.stream = _capturing(device)
         self.pool = torch.cuda.graph_pool_handle()  # one for all: no two graphs run at once
         self.warm: set[int] = set()
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}

@@ -14,7 +14,7 @@ from zerofit.config.errors import UserError
 from zerofit.config.schema import Train
 from zerofit.config.strategy import AUTO
 from zerofit.launch import environment, ops_cache, outer, rundir, shortfall
-from zerofit.launch.failure import Failure
+from zerofit.launch.failure import INTERRUPTED, Failure
 from zerofit.launch.local import Outcome, run_ranks
 from zerofit.plan.hardware import detect
 from zerofit.plan.prediction import Prediction
@@ -125,12 +125,19 @@ def count_ranks(chosen: Chosen, asked: int | None, hardware: Hardware, train: Tr
 
 
 def dispatch(
-    plan: Plan, *, nproc: int | None, debug: bool, show: Callable[[Launch], None], hardware: Hardware | None = None
+    plan: Plan,
+    *,
+    nproc: int | None,
+    debug: bool,
+    show: Callable[[Launch], None],
+    hardware: Hardware | None = None,
+    more: bool = False,
 ) -> int:
     """Plan, start ranks, wait for them; `show` prints what came of it. Returns the exit code.
 
-    `plan` gets the hardware (null: what this machine offers) and the number of ranks that was asked for. Raises
-    UserError, a rank's as well.
+    `plan` gets the hardware (null: what this machine offers) and the number of ranks that was asked for. With `more` to
+    be done after it, a signal that came too late to stop the ranks is an interruption all the same. Raises UserError, a
+    rank's as well.
     """
     world = environment.outer_world(os.environ)
     if world is not None:
@@ -150,7 +157,7 @@ def dispatch(
             print(f"ended by signal {outcome.signal}{logs}", file=sys.stderr)
         else:
             show(launch)
-        return outcome.code
+        return INTERRUPTED if more and outcome.late is not None else outcome.code
 
 
 def conduct(launch: Launch, hardware: Hardware) -> Outcome:

@@ -35,11 +35,15 @@ SETTLE = 0.2  # seconds: the kernel closes a dying rank's connections before it 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the ranks ended: all well, the first failure, the signal that ended them, or saved and stopped."""
+    """How the ranks ended: all well, the first failure, the signal that ended them, or saved and stopped.
+
+    `late` is a signal to save and stop that came when all of them were as good as done: they ended well.
+    """
 
     failure: Failure | None = None
     signal: int | None = None
     interrupted: bool = False
+    late: int | None = None
 
     @property
     def code(self) -> int:
@@ -76,7 +80,7 @@ def run_ranks(
                 ranks.start(command, world_size, log_dir, env, line, lock)
                 outcome = _watch(ranks, events, log_dir, grace)
             finally:
-                if outcome != Outcome():
+                if outcome is None or outcome.code != 0:
                     ranks.end()
                 ranks.reap()
     _complete_logs(log_dir)
@@ -109,7 +113,8 @@ def _watch(ranks: _Ranks, events: Events, log_dir: Path, grace: float) -> Outcom
                 return Outcome(signal=ended)
             return Outcome(failure=_first_failure(_settled(ranks, failed, log_dir), log_dir))
         if len(statuses) == len(ranks.processes):
-            return Outcome(interrupted=INTERRUPTED in statuses.values())
+            stopped = INTERRUPTED in statuses.values()
+            return Outcome(interrupted=stopped, late=None if stopped else asked)
 
 
 def _settled(ranks: _Ranks, failed: dict[int, int], log_dir: Path) -> dict[int, int]:

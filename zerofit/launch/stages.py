@@ -48,11 +48,11 @@ def run(course: Course, *, nproc: int | None, debug: bool, restarts: Restarts) -
                 print(f"{os.path.relpath(course.run(number))}: done before")
                 continue
             try:
-                stage = partial(launch, course, number)
-                code = dispatch(stage, nproc=nproc, debug=debug, show=_make_page)
+                stage, more = partial(launch, course, number), number < course.numbers[-1]
+                code = dispatch(stage, nproc=nproc, debug=debug, show=_make_page, more=more)
                 while code != 0 and (changes := restarts.again(code, course.run(number))) is not None:
                     stage = partial(launch, course, number, changes=changes)
-                    code = dispatch(stage, nproc=nproc, debug=debug, show=_make_page)
+                    code = dispatch(stage, nproc=nproc, debug=debug, show=_make_page, more=more)
             except UserError as error:
                 kept = f"\nstage {number} of {count} has ended the job; {advice}" if is_job(course.directory) else ""
                 raise UserError(f"{error}{kept}") from None

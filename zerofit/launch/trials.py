@@ -126,8 +126,8 @@ def run(trials: Sequence[RunSpec], hardware: Hardware) -> list[Figures]:
 def _take(spec: RunSpec, hardware: Hardware, directory: Path) -> Figures:
     launch = begin(spec.recipe.model_copy(update={"run_dir": directory}), hardware, spec.batches.ranks)
     outcome = conduct(launch, hardware)
-    if outcome.interrupted or outcome.signal is not None:
-        raise Interrupted(INTERRUPTED if outcome.interrupted else outcome.code)
+    if outcome.interrupted or outcome.late is not None or outcome.signal is not None:
+        raise Interrupted(outcome.code or INTERRUPTED)
     failure = outcome.failure
     if failure is not None:
         short = ran_out(failure.message)

@@ -118,11 +118,11 @@ def compare_strategies(
     def so_far() -> Comparison:
         return Comparison(str(base.name), hardware, precision, base.train.global_batch, steps, tuple(rows))
 
-    code, case = None, asked[0]
+    code, case, number = None, asked[0], 1
     took: list[float] = []
     try:
-        for number, case in enumerate(asked):
-            print(_progress(number, asked, took), flush=True)
+        for number, case in enumerate(asked, start=1):
+            print(_progress(number - 1, asked, took), flush=True)
             started = time.monotonic()
             row = work.row(case)
             rows.append(row)
@@ -134,7 +134,10 @@ def compare_strategies(
             if row.status != "refused":
                 took.append(time.monotonic() - started)
     except (Interrupted, KeyboardInterrupt) as interrupted:
-        code = interrupted.args[0] if isinstance(interrupted, Interrupted) else INTERRUPTED
+        code, done = interrupted.args if isinstance(interrupted, Interrupted) else (INTERRUPTED, None)
+        if done is not None and len(rows) < number:  # not one that looks for the largest micro-batch
+            rows.append(done)
+            write(so_far(), directory)
         print(f"interrupted in {case.label}; {'what was' if rows else 'nothing was'} measured by then")
     finally:
         os.close(lock)

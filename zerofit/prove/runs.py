@@ -25,7 +25,10 @@ KILLED = "killed by SIGKILL"
 
 
 class Interrupted(Exception):
-    """A signal has ended a run, and so the comparison; its argument is the exit code that it stands for."""
+    """A signal has ended a run, and so the comparison.
+
+    Its arguments are the exit code that it stands for, and the run's row where it was done when the signal came.
+    """
 
 
 class _Unclear(Exception):
@@ -88,7 +91,7 @@ class Work:
         killed = oom_kills()
         outcome = conduct(launch, self.hardware)
         if outcome.interrupted or outcome.signal is not None:
-            raise Interrupted(INTERRUPTED if outcome.interrupted else outcome.code)
+            raise Interrupted(outcome.code, None)
         failure = outcome.failure
         if failure is not None and not launch.run_dir.exists():  # it was the user's error, before the first step
             return self._refused(case, failure.message)
@@ -96,6 +99,8 @@ class Work:
         if failure is not None and by_another(failure, killed, oom_kills()):
             log = os.path.relpath(launch.logs / f"rank-{failure.rank}.log")
             return replace(row, status="failed", why=f"rank {failure.rank}: {KILLED}; its log: {log}")
+        if outcome.late is not None:
+            raise Interrupted(INTERRUPTED, row)
         return row
 
     def _refused(self, case: Case, message: str) -> Row:
