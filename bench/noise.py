@@ -16,13 +16,17 @@ POINTS, VIEWS, PIXELS = 2048, 4, 224
 
 
 def make(root: Path) -> None:
-    """All of it, once: `images` of ten classes, `train.jsonl` of 1,850 letters a row, `problems.jsonl`, and `cad`."""
+    """All of it, once: `images` of ten classes, `train.jsonl` of 1,850 letters a row, `problems.jsonl`, and CAD models.
+
+    `cad` has such of one to six plates, `alike` of six.
+    """
     if (root / "made").exists():
         return
     images(root / "images")
     rows(root / "train.jsonl")
     problems(root / "problems.jsonl")
-    models(root / "cad")
+    models(root / "cad", range(1, 7))
+    models(root / "alike", range(6, 7))
     (root / "made").touch()
 
 
@@ -58,8 +62,8 @@ def problems(path: Path) -> None:
             file.write(json.dumps({"question": f"What is {number} + 1?", "answer": f"#### {number + 1}"}) + "\n")
 
 
-def models(root: Path) -> None:
-    """As DeepCAD and Omni-CAD have them: documents of one to six plates, captions, clouds and images of noise."""
+def models(root: Path, plates_of: range) -> None:
+    """As DeepCAD and Omni-CAD have them: documents of so many plates, captions, clouds and images of noise."""
     import numpy as np
     from PIL import Image
 
@@ -69,7 +73,7 @@ def models(root: Path) -> None:
         (root / directory).mkdir(parents=True, exist_ok=True)
     with (root / "captions.jsonl").open("w") as file:
         for number, name in enumerate(names):
-            plates = 1 + number % 6
+            plates = plates_of[number % len(plates_of)]
             (root / "json" / f"{name}.json").write_text(json.dumps(_document(plates, drawn)))
             told = f"{plates} plates, one on the other, " + "each a little smaller than the one below it, " * plates
             file.write(json.dumps({"cad_id": name, "caption": told}) + "\n")

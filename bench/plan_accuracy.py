@@ -2,6 +2,7 @@
 
     python bench/plan_accuracy.py predict --gpu h200 --gpus 1 2 4 --file docs/plan-accuracy.jsonl         # needs no GPU
     python bench/plan_accuracy.py measure --gpus 1 2 4 --cards 4 --file docs/plan-accuracy.jsonl --room 110  # on GPUs
+    python bench/plan_accuracy.py show --file docs/plan-accuracy.jsonl                                     # a table
 
 `predict` adds a line for each configuration that has none; `measure` fills in what runs reach, and never changes a
 prediction: predictions are committed before. Random weights of exact shapes; images and texts are noise made here.
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 QWEN = "model.pretrained=null", "data.classes=null", "data.source=folder", "data.path=DATA/images"
 SFT = "model.pretrained=null", "model.tokenizer=bytes", "model.chat_template=chatml", "data.path=DATA/train.jsonl"
+CAD = "data.path=DATA/alike", "data.mix={text+points+image: 1}"
+"""All as long as the longest, which is what is planned for: four steps need not meet it otherwise."""
 ALWAYS = (
     "train.epochs=null",
     "train.max_steps=4",
@@ -102,14 +105,14 @@ CASES = (
         ("ddp", "zero2", "zero3"),
     ),
     Case(
-        "cad-1.7b",
+        "cad-alike-1.7b",
         "bench/cad.yaml",
-        ("data.path=DATA/cad", "model.shape=qwen3-1.7b"),
+        (*CAD, "model.shape=qwen3-1.7b"),
         8,
         1,
         ("ddp", "zero2", "zero3", "fsdp2"),
     ),
-    Case("cad-8b", "bench/cad.yaml", ("data.path=DATA/cad",), 8, 1, ("zero3",)),
+    Case("cad-alike-8b", "bench/cad.yaml", CAD, 8, 1, ("zero3",)),
 )
 
 
@@ -301,10 +304,40 @@ def measured(run: Path, alone: bool) -> dict[str, Any]:
     return found
 
 
+def show(options: argparse.Namespace) -> None:
+    """A row for each case: how far each prediction is off what was measured, on average and at worst."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in read(options.file).values():
+        if row.get("measured_gib") is not None:
+            found.setdefault(row["configuration"].partition("/")[0], []).append(row)
+            found.setdefault("**all**", []).append(row)
+    found["**all**"] = found.pop("**all**", [])
+    print("| case | GPUs | measured | off by | worst | by formulas | DeepSpeed's estimate | accelerate's |")
+    print("|---|---|---|---|---|---|---|---|")
+    for case, rows in found.items():
+        gpus = ", ".join(map(str, sorted({ranks_of(row["configuration"]) for row in rows})))
+        errors = [error for row in rows if (error := off(row, "predicted_gib")) is not None]
+        others = [typical(rows, name) for name in ("closed_form_gib", "deepspeed_gib", "accelerate_gib")]
+        worst = max(errors, key=abs)
+        print(f"| {case} | {gpus} | {len(rows)} | {typical(rows, 'predicted_gib')} | {worst:+.1f} % |", end=" ")
+        print(" | ".join(others), "|")
+
+
+def off(row: dict[str, Any], name: str) -> float | None:
+    """Per cent that this prediction of a row is off what was measured; null where there is none."""
+    return None if row.get(name) is None else 100 * (float(row[name]) / float(row["measured_gib"]) - 1)
+
+
+def typical(rows: list[dict[str, Any]], name: str) -> str:
+    """The mean of how far it is off, whatever the sign."""
+    errors = [abs(error) for row in rows if (error := off(row, name)) is not None]
+    return f"{sum(errors) / len(errors):.1f} %" if errors else ""
+
+
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("predict", "measure"))
+    parser.add_argument("what", choices=("predict", "measure", "show"))
     parser.add_argument("--file", type=Path, default=Path("docs/plan-accuracy.jsonl"))
     parser.add_argument("--data", type=Path, default=Path("/tmp/plan-accuracy-data"))
     parser.add_argument("--out", type=Path, default=Path("/tmp/plan-accuracy"), help="where runs go")
@@ -315,9 +348,10 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=3600.0, help="seconds of measuring")
     options = parser.parse_args()
     options.cards = options.cards or max(options.gpus)
-    noise.make(options.data)
+    if options.what != "show":
+        noise.make(options.data)
     options.out.mkdir(parents=True, exist_ok=True)
-    {"predict": predict, "measure": measure}[options.what](options)
+    {"predict": predict, "measure": measure, "show": show}[options.what](options)
 
 
 if __name__ == "__main__":

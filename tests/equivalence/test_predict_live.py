@@ -46,6 +46,7 @@ BOTH = ("optimizer", "params")
 FULL = {"activation_checkpointing": "full"}
 # Of each: model, strategy, precision, accumulation.
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], str, int]] = {
+    "ddp-several": (VIT, {"name": "ddp"}, "bf16", 2),
     "zero1-several": (VIT, zero("zero1"), "bf16", 2),
     "zero2": (VIT, zero("zero2"), "bf16", 1),
     "zero2-small-bucket": (VIT, zero("zero2", 100_000), "fp32", 1),
@@ -59,6 +60,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], str, int]] = {
     "zero3-offloaded": (VIT, zero("zero3", offload=BOTH), "bf16", 2),
 }
 MORE: dict[str, tuple[dict[str, Any], dict[str, Any], str, int]] = {
+    "ddp": (VIT, {"name": "ddp"}, "fp32", 1),
     "zero1": (VIT, zero("zero1"), "bf16", 1),
     "zero1-several-float32": (VIT, zero("zero1"), "fp32", 2),
     "zero1-offloaded": (VIT, zero("zero1", offload=("optimizer",)), "bf16", 1),

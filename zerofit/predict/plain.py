@@ -50,7 +50,8 @@ class Whole(Replay):
         device = self.books.device
         if self.spec.recipe.optimizer.clip_grad is not None:
             device.open("other", norm(self.elements)).close()
-        device.open("other", max(made(self.spec, group, on_cuda=True) for group in self.groups)).close()
+        on_cuda = self.spec.hardware.device == "cuda"
+        device.open("other", max(made(self.spec, group, on_cuda=on_cuda) for group in self.groups)).close()
         for parameter in self.trained:
             parameter.grad = None
 

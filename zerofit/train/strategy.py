@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -68,6 +69,11 @@ class Replicated(Engine):
         plain = all(type(parameter.data) is Tensor for parameter in wrapped.parameters())
         expect(plain, self.strategy.name, "its parameters are not plain tensors")
         self.expect_optimizer(inner(optimizer))
+
+    def begin(self, wrapped: nn.Module) -> None:
+        if isinstance(wrapped, DistributedDataParallel):
+            # Gradients that are None after a step lie beside their buckets until the last micro-batch of the next.
+            wrapped.zero_grad = partial(wrapped.zero_grad, set_to_none=False)  # type: ignore[method-assign]
 
     def restore(self, model: nn.Module, wrapped: nn.Module, optimizer: Any, state: TrainingState) -> None:
         def copy(parameter: Tensor, whole: Tensor) -> Tensor:
