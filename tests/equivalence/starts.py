@@ -44,6 +44,8 @@ class Work:
     """Rollouts are those of recorded.py; only with `whole`."""
     synthetic: bool = False
     """The task cad is that of cad_task.py; only with `whole`."""
+    fused: bool = False
+    """AdamW is fused, as on CUDA."""
     collectives: bool = False
     """Each rank leaves RUN/collectives-RANK.json, what it sent in which order; only with `whole`."""
     mutations: tuple[str, ...] = ()
