@@ -38,8 +38,8 @@ def make_optimizer(model: TrainedModel, spec: RunSpec, engine: Engine) -> torch.
         return torch.optim.SGD(groups, lr=spec.lr, momentum=settings.momentum)
     fused = is_fused(spec, engine.device.type)
     made = torch.optim.AdamW(groups, lr=spec.lr, betas=settings.betas, eps=settings.eps, fused=fused or None)
-    # With it torch's GradScaler would leave the skipping of a step to the kernel (amp/grad_scaler.py, `step`), and
-    # accelerate, which tells by whether `step` is called (optimizer.py), would let the schedule go on after an overflow.
+    # Else torch's GradScaler leaves it to the fused kernel to skip a step (amp/grad_scaler.py, `step`), and accelerate,
+    # which looks whether `step` is called (accelerate/optimizer.py), lets the schedule go on after an overflow of fp16.
     made._step_supports_amp_scaling = False
     return made
 
