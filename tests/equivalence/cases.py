@@ -79,13 +79,13 @@ def recipe(
     return Recipe.model_validate({"model": model, "strategy": strategy, "task": task, **merged})
 
 
-def plan(made: Recipe, world: int, run_dir: Path) -> RunSpec:
-    """The resolved run on `world` ranks of this CPU."""
+def plan(made: Recipe, world: int, run_dir: Path, hardware: Hardware = CPU) -> RunSpec:
+    """The resolved run on `world` ranks, of this CPU by default."""
     if made.task in LANGUAGE:
         facts: ImageFacts | TextFacts = TASKS[made.task].describe(made)
     else:
         facts = _facts(made.images, made.image_model.image_size)
-    return make_plan(made, facts=facts, hardware=CPU, ranks=world, run_dir=run_dir)
+    return make_plan(made, facts=facts, hardware=hardware, ranks=world, run_dir=run_dir)
 
 
 @cache

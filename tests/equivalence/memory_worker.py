@@ -2,6 +2,8 @@
 
     python memory_worker.py WORKS.json    # under `starts.run_script`; a list of run directories
 
+Of those that are called so, AdamW is fused, as on CUDA.
+
 The last rank leaves RUN/memory.json: bytes at the fullest moment of a step's passes (`passes`), and of its optimizer
 (`step`).
 """
@@ -19,6 +21,7 @@ from worker import LIMIT, NoStore, forget
 
 from zerofit.launch import worker as product
 from zerofit.launch.environment import World
+from zerofit.plan import fused
 from zerofit.plan.files import read_spec
 from zerofit.plan.spec import RunSpec
 
@@ -39,6 +42,7 @@ def measured(spec: RunSpec) -> dict[str, int]:
     """Train the run."""
     forget()
     product.prepare_engine(spec)
+    fused.DEVICES = {"cpu"} if "fused" in spec.run_dir.name else {"cuda"}
     import torch
     from transformers import TrainerCallback
     from transformers.trainer_utils import SaveStrategy

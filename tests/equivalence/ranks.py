@@ -6,13 +6,14 @@ import faulthandler
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from zerofit.launch import failure, group, lifeline
 from zerofit.launch.environment import World, outer_world
 
 
-def be_rank(logs: Path, body: Callable[[World], None], limit: float) -> None:
-    """Join the others on the CPU, do `body`, part and leave; a failure is recorded in `logs`.
+def be_rank(logs: Path, body: Callable[[World], None], limit: float, device: Literal["cpu", "cuda"] = "cpu") -> None:
+    """Join the others, do `body`, part and leave; a failure is recorded in `logs`.
 
     After `limit` seconds, imports included, every thread's stack is printed and the rank ends.
     """
@@ -22,7 +23,7 @@ def be_rank(logs: Path, body: Callable[[World], None], limit: float) -> None:
 
     def work() -> None:
         faulthandler.dump_traceback_later(limit, exit=True)
-        group.join(world, "cpu")
+        group.join(world, device)
         body(world)
         group.leave()
 

@@ -17,7 +17,7 @@ from zerofit.config.schema import Recipe
 from zerofit.launch.environment import prepare
 from zerofit.launch.local import run_ranks
 from zerofit.plan.files import write_spec
-from zerofit.plan.spec import RunSpec
+from zerofit.plan.spec import Hardware, RunSpec
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class Work:
     """Rollouts are those of recorded.py; only with `whole`."""
     synthetic: bool = False
     """The task cad is that of cad_task.py; only with `whole`."""
+    fused: bool = False
+    """AdamW is fused, as on CUDA."""
     collectives: bool = False
     """Each rank leaves RUN/collectives-RANK.json, what it sent in which order; only with `whole`."""
     mutations: tuple[str, ...] = ()
@@ -61,10 +63,10 @@ def run_together(works: Sequence[Work], world: int, directory: Path) -> None:
     run_script("worker.py", jobs, world=world)
 
 
-def run_script(name: str, argument: Path, world: int) -> None:
+def run_script(name: str, argument: Path, world: int, hardware: Hardware = CPU) -> None:
     """Run a script of this directory on `world` ranks; logs go beside its argument. Fails as its first failing rank."""
     environ = dict(os.environ)
-    prepare(environ, CPU, local_size=world)
+    prepare(environ, hardware, local_size=world)
     environ["OMP_NUM_THREADS"] = "1"  # the same sums on every machine
     script = Path(__file__).with_name(name)
     outcome = run_ranks([sys.executable, str(script), str(argument)], world, argument.parent / "logs", environ)

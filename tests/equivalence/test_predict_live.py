@@ -17,6 +17,7 @@ import pytest
 from cases import plan, recipe
 from starts import asked_for, run_script
 
+from zerofit.plan import fused
 from zerofit.plan.files import write_spec
 from zerofit.plan.spec import RunSpec
 from zerofit.predict import playing
@@ -49,10 +50,12 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], str, int]] = {
     "ddp-several": (VIT, {"name": "ddp"}, "bf16", 2),
     "zero1-several": (VIT, zero("zero1"), "bf16", 2),
     "zero2": (VIT, zero("zero2"), "bf16", 1),
+    "zero2-fused": (VIT, zero("zero2"), "fp32", 1),
     "zero2-small-bucket": (VIT, zero("zero2", 100_000), "fp32", 1),
     "zero2-several": (VIT, zero("zero2"), "bf16", 2),
     "zero2-offloaded": (VIT, zero("zero2", offload=("optimizer",)), "bf16", 2),
     "fsdp2": (VIT, {"name": "fsdp2"}, "bf16", 2),
+    "fsdp2-fused": (VIT, {"name": "fsdp2"}, "bf16", 1),
     "fsdp2-top": (TOP, {"name": "fsdp2"}, "bf16", 1),
     "zero3": (VIT, zero("zero3"), "bf16", 1),
     "zero3-small-bucket": (VIT, zero("zero3", 100_000), "fp32", 1),
@@ -111,7 +114,11 @@ def predicted(spec: RunSpec) -> dict[str, int]:
     def together(device: Any, _: Any) -> Books:
         return Books(device, device)
 
-    with patch.object(playing, "Books", together), patch.object(playing, "multiplying", lambda _: 0):
+    with (
+        patch.object(playing, "Books", together),
+        patch.object(playing, "multiplying", lambda _: 0),
+        patch.object(fused, "DEVICES", {"cpu"} if "fused" in spec.run_dir.name else {"cuda"}),
+    ):
         peaks = playing.play(spec).books.device.peaks
     return {"passes": max(peaks["forward"].total, peaks["backward"].total), "step": peaks["step"].total}
 

@@ -23,6 +23,7 @@ from ranks import be_rank
 
 from zerofit.launch import worker as product
 from zerofit.launch.environment import World
+from zerofit.plan import fused
 from zerofit.plan.files import read_spec
 from zerofit.plan.spec import RunSpec
 from zerofit.train.pulse import PULSE, Stopped
@@ -48,6 +49,7 @@ def train(work: dict[str, Any]) -> dict[str, Any]:
     spec = read_spec(Path(work["run"]))
     forget()
     product.prepare_engine(spec)
+    fused.DEVICES = {"cuda", "cpu"} if work["fused"] else {"cuda"}
     from zerofit.tasks import TASKS
     from zerofit.train.engine import WrongEngine
 

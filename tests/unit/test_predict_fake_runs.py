@@ -71,8 +71,8 @@ def test_what_is_frozen_has_neither_gradients_nor_moments() -> None:
     assert found["gradients"] == 10 * 128 * 4 + 512  # of the head
 
 
-@pytest.mark.parametrize(("name", "decay", "times"), [("adamw", 0.1, 1), ("sgd", 0.1, 1), ("sgd", 0.0, 0)])
-def test_an_optimizer_s_step_takes_copies_of_its_largest_group(name: str, decay: float, times: int) -> None:
+@pytest.mark.parametrize(("name", "decay", "times"), [("adamw", 0.1, 0), ("sgd", 0.1, 1), ("sgd", 0.0, 0)])
+def test_sgd_s_step_takes_copies_of_its_largest_group_and_a_fused_one_none(name: str, decay: float, times: int) -> None:
     spec = images(VIT, optimizer={"name": name, "lr": 1e-3, "weight_decay": decay})
     taken = split(spec, "step").get("other", 0) - multiplying((9, 0))
     decayed = WHOLE - 3 * 128 * 12  # about: what has weight decay is one group

@@ -189,3 +189,7 @@ def test_the_scripts_arguments_are_those_of_trainer() -> None:
     assert (read.per_device_train_batch_size, read.gradient_accumulation_steps, read.max_grad_norm) == (2, 8, 0.5)
     assert (read.bf16, read.fp16, read.gradient_checkpointing) == (False, False, True)
     assert (read.learning_rate, read.weight_decay, read.adam_beta2) == (1e-3, 0.05, 0.999)
+    assert (
+        read.optim == "adamw_torch_fused"
+    )  # on GPUs; of a loss scaler's steps Trainer's own says nothing of overflows
+    assert "--optim adamw_torch" in script_arguments(plan(said({"name": "ddp", "precision": "fp16"}), 4))

@@ -6,6 +6,7 @@ from typing import Any
 
 from zerofit.config.errors import UserError
 from zerofit.config.strategy import ZERO_STAGE
+from zerofit.plan.fused import is_fused
 from zerofit.plan.spec import RunSpec
 
 Config = dict[str, Any]
@@ -106,7 +107,9 @@ def script_arguments(spec: RunSpec) -> list[str]:
     if spec.hardware.device == "cpu":
         said["use_cpu"] = True  # without it ranks on a CPU do not find one another
     if optimizer.name == "adamw":
-        said |= {"optim": "adamw_torch", "adam_epsilon": optimizer.eps}
+        # With fp16 Trainer's own fused one lets the schedule go on after an overflow (train/optimizers.py).
+        fused = is_fused(spec, spec.hardware.device) and spec.precision != "fp16"
+        said |= {"optim": "adamw_torch_fused" if fused else "adamw_torch", "adam_epsilon": optimizer.eps}
         said |= {f"adam_beta{number}": beta for number, beta in enumerate(optimizer.betas, 1)}
     return [f"--{name} {_written(value)}" for name, value in said.items()]
 

@@ -57,7 +57,7 @@ def stages(spec: RunSpec) -> tuple[Stage, ...] | None:
     if scores_twice(spec):
         every.append(Stage("log-probs", always | scoring(engine, spec.grpo)))
     every.append(Stage("backward", always | backward(engine, spec.grpo)))
-    if update(engine):
+    if spec.strategy.offload.optimizer is None:
         every.append(Stage("update", always | {"optimizer's step": update(engine)}))
     return tuple(every)
 

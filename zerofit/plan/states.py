@@ -11,6 +11,7 @@ from dataclasses import astuple, dataclass
 from typing import Generic, Protocol, TypeVar
 
 from zerofit.config.strategy import REPLICATED, ZERO_STAGE
+from zerofit.plan.fused import is_fused
 from zerofit.plan.spec import RunSpec
 
 BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
@@ -182,18 +183,28 @@ def buckets(engine: Engine[Sizes]) -> int:
 def update(engine: Engine[Sizes]) -> int:
     """Bytes that come and go in the optimizer's step, beyond its gradients.
 
-    ZeRO makes gradients flat and float32: 6 bytes an element of the share, under ZeRO-3 of a sub-group, or 4 where they
-    are float32 sums (stage_1_and_2.py:3117, stage3.py). torch's AdamW then holds the root of its second moments, of all
-    that it steps at once (torch/optim/adam.py, `_multi_tensor_adam`): 4 bytes, beside the 4 of what ZeRO has made. Sums
-    are gone by then; reduced gradients lie in a buffer that is not.
+    ZeRO makes gradients flat and float32: 6 bytes an element of the share, under ZeRO-3 of a sub-group
+    (stage_1_and_2.py:3117, stage3.py). Float32 sums of several micro-batches are flat already where the compute type is
+    another, else they are joined: 4. They are gone by the optimizer's own step; reduced gradients lie in a buffer that
+    is not.
     """
     if engine.spec.strategy.offload.optimizer is not None:
         return 0
     spread = engine.ranks if engine.stage or engine.name == "fsdp2" else 1
-    share = engine.trained // spread
-    root = FLOAT if engine.spec.recipe.optimizer.name == "adamw" else 0
+    share, own = engine.trained // spread, _made(engine.spec)
     if not engine.stage:
-        return root * share
+        return own * share
     if engine.stage < 3 and engine.spec.batches.accumulation > 1:
-        return max(FLOAT, root) * share
-    return max(engine.compute + FLOAT, FLOAT + root) * (min(share, SUB_GROUP) if engine.stage == 3 else share)
+        return max(FLOAT if engine.compute == FLOAT else 0, own) * share
+    return max(engine.compute + FLOAT, FLOAT + own) * (min(share, SUB_GROUP) if engine.stage == 3 else share)
+
+
+def _made(spec: RunSpec) -> int:
+    """Bytes an element that the optimizer itself makes of all that it steps at once (predict/updating.py).
+
+    AdamW's are the root of its second moments, unless it is fused; SGD's are decayed gradients.
+    """
+    optimizer = spec.recipe.optimizer
+    rooted = optimizer.name == "adamw" and not is_fused(spec, spec.hardware.device)
+    decayed = optimizer.name == "sgd" and optimizer.weight_decay > 0
+    return FLOAT if rooted or decayed else 0

@@ -15,7 +15,10 @@ from zerofit.plan.spec import RunSpec
 from zerofit.plan.states import BYTES, FLOAT
 
 ADAMW_FLOAT = 28
-"""Bytes read and written for an element in float32: weight, gradient and two moments in, all but the gradient out."""
+"""Bytes read and written for an element in float32: weight, gradient and two moments in, all but the gradient out.
+
+Each once, as the fused kernel does (plan/fused.py).
+"""
 OTHERS_FLOAT = 20
 """The same with one moment."""
 MASTERS = 12

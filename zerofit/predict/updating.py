@@ -1,7 +1,7 @@
 """What the recipe's optimizer keeps of the elements that it updates, and what it makes for a moment.
 
-Sources: torch 2.13, optim/adam.py and optim/sgd.py: the loop over lists on CUDA (`foreach`, its default there) and the
-one over single tensors on a CPU; zerofit/train/lars.py.
+Sources: torch 2.13, optim/adam.py: the fused kernel (plan/fused.py), and the loop over single tensors on a CPU;
+optim/sgd.py: that loop, and on CUDA the one over lists (`foreach`, its default there); zerofit/train/lars.py.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from torch import nn
 
 from zerofit.models.trainable import param_groups
 from zerofit.models.trained import TrainedModel
+from zerofit.plan.fused import is_fused
 from zerofit.plan.spec import RunSpec
 from zerofit.predict.optimizers import FLOAT, moments
 
@@ -32,9 +33,9 @@ def kept(spec: RunSpec, elements: int) -> int:
 def made(spec: RunSpec, parameters: Sequence[int], *, on_cuda: bool) -> int:
     """Bytes at the fullest moment of an update of one group, besides parameters, gradients and what is kept.
 
-    `parameters`: elements of each parameter, as the optimizer sees them. AdamW's root of the second moments is of all
-    the group at once in lists; one by one, its quotient comes beside it, and the one before is there still (adam.py,
-    `denom`), as are SGD's decayed gradients.
+    `parameters`: elements of each parameter, as the optimizer sees them; `on_cuda`: where it steps them. A fused AdamW
+    makes nothing; else the quotient of the root of the second moments comes beside the root, and the one before is
+    there still (adam.py, `denom`), as are SGD's decayed gradients, which in lists are of all the group at once.
     """
     if not parameters:
         return 0
@@ -45,4 +46,6 @@ def made(spec: RunSpec, parameters: Sequence[int], *, on_cuda: bool) -> int:
     if name == "sgd":  # the decayed gradient
         together = whole if on_cuda else max(map(sum, pairs))
         return FLOAT * together if spec.recipe.optimizer.weight_decay else 0
-    return FLOAT * (whole if on_cuda else max(before + 2 * one for before, one in pairs))
+    if is_fused(spec, spec.hardware.device):
+        return 0
+    return FLOAT * max(before + 2 * one for before, one in pairs)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from zerofit.models.placement import Placement
 from zerofit.models.quantised import scale_tensors
+from zerofit.plan.fused import is_fused
 from zerofit.plan.spec import RunSpec
 from zerofit.train.deferred import Deferred
 from zerofit.train.holdings import state_tensors, tensors_in
@@ -108,6 +109,9 @@ class Engine(ABC):
         kind = OPTIMIZERS[self.spec.recipe.optimizer.name]
         what = f"the optimizer is {type(optimizer).__name__}, not {kind.__name__}"
         expect(type(optimizer) is kind, self.strategy.name, what)
+        fused, wanted = optimizer.defaults.get("fused"), is_fused(self.spec, self.device.type)
+        others = [group for group in optimizer.param_groups if bool(group.get("fused")) != wanted]
+        expect(bool(fused) == wanted and not others, self.strategy.name, f"the optimizer says that fused is {fused}")
 
     @property
     def held_dtype(self) -> torch.dtype:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zerofit.models.trainable import param_groups
 from zerofit.models.trained import TrainedModel
+from zerofit.plan.fused import is_fused
 from zerofit.plan.spec import RunSpec
 from zerofit.train.lars import Lars
 
@@ -35,7 +36,12 @@ def make_optimizer(model: TrainedModel, spec: RunSpec, engine: Engine) -> torch.
         )
     if settings.name == "sgd":
         return torch.optim.SGD(groups, lr=spec.lr, momentum=settings.momentum)
-    return torch.optim.AdamW(groups, lr=spec.lr, betas=settings.betas, eps=settings.eps)
+    fused = is_fused(spec, engine.device.type)
+    made = torch.optim.AdamW(groups, lr=spec.lr, betas=settings.betas, eps=settings.eps, fused=fused or None)
+    # Else torch's GradScaler leaves it to the fused kernel to skip a step (amp/grad_scaler.py, `step`), and accelerate,
+    # which looks whether `step` is called (accelerate/optimizer.py), lets the schedule go on after an overflow of fp16.
+    made._step_supports_amp_scaling = False
+    return made
 
 
 def group_names(model: TrainedModel, spec: RunSpec) -> list[list[str]]:

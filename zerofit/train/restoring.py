@@ -17,6 +17,15 @@ from zerofit.train.lars import real_elements
 from zerofit.train.state import LossScale, Reader, TrainingState
 
 
+def counted(optimizer: torch.optim.Optimizer, parameter: Tensor, count: float) -> Tensor:
+    """How many steps were taken, where the optimizer reads it: fused ones beside the parameter, others on the CPU.
+
+    torch 2.13, optim/adam.py, `_init_group`. Checkpoints hold the number, wherever it lay.
+    """
+    device = parameter.device if optimizer.defaults.get("fused") else "cpu"
+    return torch.tensor(count, dtype=torch.float32, device=device)
+
+
 def restore_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState, share: Any) -> None:
     """Engines whose optimizer holds the model's parameters; `share(parameter, whole)` gives what is held of them."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -26,7 +35,7 @@ def restore_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, state: T
             parameter.copy_(share(parameter, state.weights[name]()))
             kept = optimizer.state[parameter]
             if name in state.counts:  # first, as the optimizers do: what is saved then is the same bit by bit
-                kept["step"] = torch.tensor(state.counts[name], dtype=torch.float32)
+                kept["step"] = counted(optimizer, parameter, state.counts[name])
             for kind, read in state.moments.get(name, {}).items():
                 kept[kind] = share(parameter, read())
 
@@ -44,7 +53,7 @@ def restore_flat(optimizer: torch.optim.Optimizer, flat: Tensor, pieces: list[Pi
                 piece.copy(kept[kind], read)
     counts = {state.counts[piece.name] for piece in pieces if piece.name in state.counts}
     if counts:
-        kept["step"] = torch.tensor(max(counts), dtype=torch.float32)
+        kept["step"] = counted(optimizer, flat, max(counts))
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def small_step(device: torch.device, dtype: torch.dtype) -> None:
     layers = torch.nn.ModuleList(
         [torch.nn.LayerNorm(WIDTH), torch.nn.Linear(WIDTH, 3 * WIDTH), torch.nn.Linear(WIDTH, WIDTH)]
     ).to(device, dtype)
-    optimizer = torch.optim.AdamW(layers.parameters())
+    optimizer = torch.optim.AdamW(layers.parameters(), fused=True)  # as in runs on CUDA
     norm, inner, outer = layers
     x: Tensor = torch.randn(2, 4, 64, WIDTH, device=device, dtype=dtype)
     query, key, value = inner(norm(x)).chunk(3, -1)
