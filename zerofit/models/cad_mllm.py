@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
-from trl.trainer.utils import add_fused_lm_head
 
 from zerofit.models.causal_lm import make_causal_lm
 from zerofit.models.parts import point_weights, vision_weights
@@ -58,6 +57,8 @@ class CadMllm(TrainedModel):
         self.language = make_causal_lm(config)
         self.tiled = config.vocab_size > COLUMNS
         if self.tiled:
+            from trl.trainer.utils import add_fused_lm_head  # trl takes a second to import, and every task imports us
+
             add_fused_lm_head(self.language, outputs=("log_probs", "is_top1"))
         self.blocks_name = LANGUAGE + name_of_blocks(self.language)
         self.tokens = self.span = -(-facts.tokens // facts.train)
