@@ -338,6 +338,32 @@ def test_the_hugging_face_example_of_another_strategy_is_refused() -> None:
         config_of(strategy("zero2", deepspeed=hugging_face(2, offload_optimizer=PINNED_CPU)))
 
 
+@pytest.mark.parametrize(
+    ("said", "refused"),
+    [
+        ({"leaf_module": {"classes": ["Qwen3MLP"]}}, "leaf_module"),
+        ({"stage3_module_granularity_threshold": 1e6}, "stage3_module_granularity_threshold"),
+        ({"leaf_module": {"classes": []}, "stage3_module_granularity_threshold": 0}, None),
+        ({"stage3_module_granularity_threshold": "auto"}, None),
+    ],
+)
+def test_what_zero_3_gathers_at_once_is_not_for_a_file_to_say(said: dict[str, Any], refused: str | None) -> None:
+    made = strategy("zero3", deepspeed={"zero_optimization": said})
+    if refused is None:
+        assert config_of(made)["zero_optimization"]["stage3_module_granularity_threshold"] == 0
+    else:
+        with pytest.raises(UserError, match=rf"zero_optimization\.{refused}: ZeRO-3 gathers whole transformer blocks"):
+            config_of(made)
+
+
+def test_blocks_are_dropped_after_forward_but_from_a_drive_modules_are_kept() -> None:
+    def distance(**parts: str) -> int:
+        return config_of(strategy("zero3", parts))["zero_optimization"]["stage3_max_reuse_distance"]
+
+    assert distance() == distance(optimizer="cpu", params="cpu") == 0
+    assert distance(optimizer="nvme", params="nvme", nvme_path="/scratch") == 10**9
+
+
 def test_the_names_known_at_the_top_are_those_that_deepspeed_reads(deepspeed: ModuleType) -> None:
     read: set[str] = set()
 

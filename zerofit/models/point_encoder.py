@@ -36,8 +36,10 @@ class PointEncoder(nn.Module):
         features = fourier_features(float32_of(points), self.frequencies)
         context = self.embedding(features.to(self.dtype))
         latents = self.latents.expand(len(points), -1, -1)
-        for block in self.blocks:
-            latents = block(latents, context)
+        for depth, block in enumerate(self.blocks):
+            # Not to those that only look at themselves: ZeRO-3 has a block done when all that it was given has its
+            # gradient, and a context that is not used has none.
+            latents = block(latents, context) if depth == 0 else block(latents)
         normalised: Tensor = self.norm(latents)
         return normalised
 
@@ -54,8 +56,8 @@ class Block(nn.Module):
         self.mlp_norm = nn.LayerNorm(width)
         self.up, self.down = nn.Linear(width, WIDER * width), nn.Linear(WIDER * width, width)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """x [P, L, width], context [P, N, width] -> [P, L, width]."""
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """x [P, L, width], context [P, N, width], where it crosses -> [P, L, width]."""
         queries = self.norm(x)
         seen = queries if self.context_norm is None else self.context_norm(context)
         query, key, value = (

@@ -20,6 +20,7 @@ from zerofit.plan.precision import Precision
 from zerofit.plan.shapes import block_elements, hidden_size, known_fields
 from zerofit.plan.spec import Batches, Hardware, NamedStrategy
 from zerofit.plan.strategy import Chosen
+from zerofit.plan.units import gathers_blocks
 
 UNKNOWN_BLOCK = 200_000_000  # elements: the block of an 8 B decoder has 193 M
 SMALLEST_BUCKET, LARGEST_BUCKET = 1_000_000, 500_000_000
@@ -143,7 +144,9 @@ def _zero(model: Model, strategy: NamedStrategy, hardware: Hardware, ranks: int)
         "stage3_param_persistence_threshold": min(10 * hidden, PERSISTENT) if hidden else PERSISTENT,
         "stage3_model_persistence_threshold": sys.maxsize,
         "stage3_max_live_parameters": 1_000_000_000,
-        "stage3_max_reuse_distance": 1_000_000_000,
+        # Of a block DeepSpeed 0.19.8 takes all weights to be needed again where backward begins (PartitionedParameter-
+        # Coordinator.__params_to_release): the last 1e9 elements would stay, where the loss needs the memory.
+        "stage3_max_reuse_distance": 0 if gathers_blocks(offload) else 1_000_000_000,
         "stage3_gather_16bit_weights_on_model_save": True,
         "stage3_module_granularity_threshold": 0,
         "stage3_use_all_reduce_for_fetch_params": False,

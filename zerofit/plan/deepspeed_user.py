@@ -111,6 +111,10 @@ class Refused:
         return bool(block.get(self.by))
 
 
+UNITS = (
+    "ZeRO-3 gathers whole transformer blocks here, and units that DeepSpeed sets fail above frozen embeddings; "
+    "leave it out"
+)
 REFUSED = {
     "activation_checkpointing": Refused(
         "is for models that call deepspeed.checkpointing, which none here does; use strategy.activation_checkpointing",
@@ -124,8 +128,10 @@ REFUSED = {
     "data_parallel_size": Refused("ranks here differ in their samples alone; leave it out", ""),
     "tensor_parallel": Refused("weights here are cut by ZeRO alone; leave it out", ""),
     "weight_quantization": Refused("is for trainings with MoQ; leave it out", ""),
+    "zero_optimization.leaf_module": Refused(UNITS, ""),
+    "zero_optimization.stage3_module_granularity_threshold": Refused(UNITS, ""),
 }
-"""Blocks at the top that are refused where they switch something on."""
+"""What is refused where it switches something on."""
 
 
 def overlay(generated: Config, user: Mapping[str, Any], sections: Mapping[str, Config], where: str) -> Config:
@@ -140,8 +146,6 @@ def overlay(generated: Config, user: Mapping[str, Any], sections: Mapping[str, C
     for key in user:
         if key not in known:
             raise UserError(f"{where}{key} is no setting of DeepSpeed 0.19{did_you_mean(str(key), known)}")
-        if key in REFUSED and REFUSED[key].does_something(user[key]):
-            raise UserError(f"{where}{key}: {REFUSED[key].reason}")
     agreed = [key for key in sections if key in user and not _is_auto(key, user[key])]
     for key in agreed:
         expect_agreement(key, user[key], sections[key], where, REPLACED[key])
@@ -153,6 +157,8 @@ def _merge(generated: Config, user: Mapping[str, Any], prefix: str, where: str) 
     for key, value in user.items():
         path = f"{prefix}{key}"
         ours = generated.get(key)
+        if path in REFUSED and REFUSED[path].does_something(value):
+            raise UserError(f"{where}{path}: {REFUSED[path].reason}")
         if path in REPLACED:
             _refuse_unless_auto(path, value, where)
         elif value == "auto":

@@ -1,6 +1,7 @@
 """Which weights ZeRO-3 has gathered when: DeepSpeed 0.19.8's PartitionedParameterCoordinator, replayed.
 
-It learns the order of modules in the first forward and backward pass, and prefetches and keeps weights by it from then
+A unit (DeepSpeed's leaf module) is fetched with all that is within, and what is within is not fetched by itself. It
+learns the order of modules in the first forward and backward pass, and prefetches and keeps weights by it from then
 on. File:line are of runtime/zero/partitioned_param_coordinator.py.
 """
 
@@ -8,11 +9,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import accumulate
-from math import inf
 from typing import Protocol
 
 import torch
@@ -78,19 +78,45 @@ class Limits:
     reuse: int
 
 
-class Coordinator:
-    """`weights_of`: of each module those of its own, to which others are added that its forward was seen to use."""
+class Distances:
+    """How far apart the uses of weights are, in elements of other weights, by those that each step is said to need."""
 
-    def __init__(self, weights_of: dict[nn.Module, list[Weight]], gathering: Gathering, limits: Limits) -> None:
+    def __init__(self, steps: Sequence[Sequence[Weight]]) -> None:
+        self._passed = [0, *accumulate(sum(weight.elements for weight in weights) for weights in steps)]
+        self._steps: dict[Weight, list[int]] = defaultdict(list)
+        for step, weights in enumerate(steps):
+            for weight in weights:
+                self._steps[weight].append(step)
+
+    def near(self, weight: Weight, step: int, distance: int) -> bool:
+        """Whether it is needed from `step` on, before others of so many elements are."""
+        steps = self._steps[weight]
+        place = bisect_left(steps, step)
+        return place < len(steps) and steps[place] < bisect_left(self._passed, self._passed[step] + distance)
+
+
+class Coordinator:
+    """Gathers and drops weights, as modules begin and end.
+
+    `weights_of`: of each module those of its own, to which others are added that its forward was seen to use.
+    `inside`: those of modules within. `units`: modules that need both.
+    """
+
+    def __init__(
+        self,
+        weights_of: dict[nn.Module, list[Weight]],
+        gathering: Gathering,
+        limits: Limits,
+        inside: Mapping[nn.Module, Sequence[Weight]] | None = None,
+        units: frozenset[nn.Module] = frozenset(),
+    ) -> None:
         self.weights_of, self.gathering, self.limits = weights_of, gathering, limits
+        self.inside, self.units = inside or {}, units
         self.trace = Trace.UNKNOWN
         self._step = 0
         self._modules: list[nn.Module] = []
         self._order: list[tuple[Weight, int]] = []
-        self._passed: list[int] = []
-        """Elements of weights that are needed before each step."""
-        self._needed: dict[Weight, list[int]] = {}
-        """The steps in which each is."""
+        self._by_own = self._by_all = Distances(())
         self._queue: deque[tuple[Weight, int]] = deque()
         self._fetched_for: dict[Weight, int] = defaultdict(lambda: -1)
         self._coming: dict[Weight, Handle] = {}
@@ -106,13 +132,10 @@ class Coordinator:
             self._order = [
                 (weight, step)
                 for step, module in enumerate(self._modules)
-                for weight in sorted(set(self.weights_of[module]), key=lambda one: one.number)
+                for weight in sorted(set(self.needed(module)), key=lambda one: one.number)
             ]
-            sizes = (sum(weight.elements for weight in self.weights_of[module]) for module in self._modules)
-            self._passed = [0, *accumulate(sizes)]
-            self._needed = defaultdict(list)
-            for weight, step in self._order:
-                self._needed[weight].append(step)
+            self._by_own = Distances([self.weights_of[module] for module in self._modules])
+            self._by_all = Distances([self._all(module) for module in self._modules])
             self.trace = Trace.KNOWN
         elif self.trace is Trace.UNKNOWN:
             self.trace = Trace.LEARNING
@@ -120,12 +143,20 @@ class Coordinator:
         self._fetched_for.clear()
         self._step = self._live = 0
 
+    def needed(self, module: nn.Module) -> list[Weight]:
+        """What is fetched for it."""
+        return self._all(module) if module in self.units else self.weights_of[module]
+
+    def _all(self, module: nn.Module) -> list[Weight]:
+        """Its own and those of modules within, each once."""
+        return list(dict.fromkeys((*self.weights_of[module], *self.inside.get(module, ()))))
+
     def fetch(self, module: nn.Module, *, forward: bool) -> None:
         """Before a module's forward or backward pass (:310): gather what it needs, and begin with what comes next."""
         self._follow(module)
         if not forward:
             self._in_backward[module] = None
-        weights = list(dict.fromkeys(self.weights_of[module]))
+        weights = list(dict.fromkeys(self.needed(module)))
         self._gather(weights)
         recomputing = forward and torch._C._current_graph_task_id() != -1
         for weight in weights:
@@ -134,7 +165,7 @@ class Coordinator:
                 owner = next(reversed(self._in_backward))
                 self._recomputed[owner].add(weight)
                 weight.users.add(id(owner))
-            self._await(weight)
+        self._await(weights)
         if self.trace is Trace.KNOWN:
             self._prefetch(weights)
         self._step += 1
@@ -152,7 +183,7 @@ class Coordinator:
 
     def _clean(self) -> None:
         for weight in list(self._coming):
-            self._await(weight)
+            self._await([weight])
             self._release(weight)
 
     def _gather(self, weights: Iterable[Weight]) -> None:
@@ -161,10 +192,12 @@ class Coordinator:
             self._live += sum(weight.elements for weight in absent)
             self._coming.update(self.gathering.start(absent))
 
-    def _await(self, weight: Weight) -> None:
-        handle = self._coming.pop(weight, None)
-        if handle is not None:
+    def _await(self, weights: list[Weight]) -> None:
+        """In the order of a set, by addresses: several gathers are taken to be mixed, and let go of at the end."""
+        coming = {weight: self._coming.pop(weight) for weight in weights if weight in self._coming}
+        for handle in coming.values():
             handle.arrive()
+        for weight, handle in coming.items():
             handle.let_go(weight)
 
     def _prefetch(self, weights: list[Weight]) -> None:
@@ -189,7 +222,7 @@ class Coordinator:
 
     def leave(self, module: nn.Module, *, forward: bool) -> None:
         """`release_sub_module` (:494), after a module's forward or backward pass."""
-        mine = set(self.weights_of[module])
+        mine = set(self.needed(module))
         going = self._going(module) if self.trace is Trace.KNOWN else set(mine)
         if not forward:
             again = self._recomputed.pop(module, set())
@@ -202,22 +235,20 @@ class Coordinator:
                 self._release(weight)
 
     def _going(self, module: nn.Module) -> set[Weight]:
-        """Of a module's weights those that are not needed again soon (:634); worked out once for each step."""
+        """Of a module's weights those that are not needed again soon (:634); worked out once for each step.
+
+        For a unit, later modules are looked at with all that is within, the whole model where its backward pass begins;
+        for others, later units are not looked into (`recurse=z3_leaf_module(submodule_to_release)`, :660).
+        """
         known = self._releases.get((module, self._step))
         if known is not None:
             return known
-        going = {one for one in self.weights_of[module] if not one.persistent}
+        going = {one for one in self.needed(module) if not one.persistent}
         going -= {one for one in going if self._fetched_for[one] > self._step}
-        near = bisect_left(self._passed, self._passed[self._step] + self.limits.reuse)
-        going -= {one for one in going if self._next(one) < near}
+        distances = self._by_all if module in self.units else self._by_own
+        going -= {one for one in going if distances.near(one, self._step, self.limits.reuse)}
         self._releases[module, self._step] = going
         return going
-
-    def _next(self, weight: Weight) -> float:
-        """The step from now on in which it is needed."""
-        steps = self._needed[weight]
-        place = bisect_left(steps, self._step)
-        return steps[place] if place < len(steps) else inf
 
     def _release(self, weight: Weight) -> None:
         if weight.status is Status.HERE and not weight.users:
@@ -228,7 +259,7 @@ class Coordinator:
         """Modules into which no gradient came back, so that their backward pass never ended (:554)."""
         while self._in_backward:
             module, _ = self._in_backward.popitem()
-            for weight in {*self.weights_of[module], *self._recomputed.pop(module, set())}:
+            for weight in {*self.needed(module), *self._recomputed.pop(module, set())}:
                 weight.users.discard(id(module))
                 if not weight.persistent:
                     self._release(weight)
@@ -236,6 +267,6 @@ class Coordinator:
     def drop_all(self, weights: Iterable[Weight]) -> None:
         """`release_and_reset_all` (:537), before the optimizer's step."""
         for weight in weights:
-            self._await(weight)
+            self._await([weight])
             weight.users.clear()
             self._release(weight)

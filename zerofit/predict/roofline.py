@@ -6,12 +6,14 @@ The roofline model of Williams et al. 2009, an operation at a time.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry
 
+from zerofit.models.trained import TrainedModel
 from zerofit.predict.ledger import Phase
 from zerofit.predict.rates import Rates
 
@@ -31,16 +33,18 @@ class Roofline:
         self.flops = 0
         self.micro_steps = 0
         self._phase: Phase = "init"
-        self.trained = self.frozen = self.modules = 0
+        self.trained = self.frozen = self.modules = self.units = 0
 
-    def begin(self, model: nn.Module) -> None:
-        """Count its parameters, and the modules that have any of their own."""
+    def begin(self, model: TrainedModel) -> None:
+        """Count its parameters, the modules that have any of their own, and those of them that are in no block."""
         for parameter in model.parameters():
             if parameter.requires_grad:
                 self.trained += parameter.numel()
             else:
                 self.frozen += parameter.numel()
-        self.modules = sum(1 for module in model.modules() if list(module.parameters(recurse=False)))
+        self.modules = _with_weights(model)
+        blocks = list(chain.from_iterable(model.stacks))
+        self.units = self.modules + len(blocks) - sum(map(_with_weights, blocks))
 
     def op(self, func: Any, args: Sequence[Any], outputs: Any, phase: Phase) -> None:
         """Of the overload `func`, after it. A view costs nothing, and what is no part of a training step."""
@@ -64,6 +68,10 @@ class Roofline:
         self.flops += flops
         self.operations += 1
         self.seconds += max(flops / rate, moved / self.rates.memory, self.rates.kernel_s)
+
+
+def _with_weights(module: nn.Module) -> int:
+    return sum(1 for one in module.modules() if list(one.parameters(recurse=False)))
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:

@@ -30,6 +30,9 @@ class Seen(Protocol):
     trained: int
     frozen: int
     modules: int
+    """With weights of their own."""
+    units: int
+    """Blocks, and such modules outside of them."""
 
 
 @dataclass
@@ -41,6 +44,7 @@ class Counted:
     trained: int
     frozen: int
     modules: int
+    units: int
     micro_steps: int = 1
 
     def scaled(self, played: Seen, counted: Counted) -> Counted:
@@ -52,6 +56,7 @@ class Counted:
             trained=played.trained,
             frozen=played.frozen,
             modules=played.modules,
+            units=played.units,
         )
 
 
@@ -63,6 +68,7 @@ def counted(spec: RunSpec, rates: Rates) -> Counted:
     anatomy, low = anatomy_of(spec), BYTES[spec.precision]
     again = AGAIN[spec.strategy.activation_checkpointing]
     flops = moved = operations = modules = 0.0
+    units = 0
     for flow in flows(anatomy):
         block, tokens = flow.part.stack.block, spec.batches.micro * flow.part.tokens
         share = 1.0 if spec.recipe.model.lora is None else 0.0  # adapters' own gradients are next to nothing
@@ -73,6 +79,7 @@ def counted(spec: RunSpec, rates: Rates) -> Counted:
             moved += (passes + reached) * low * (TENSORS * tokens * block.hidden + block.elements)
             operations += (passes + reached) * OPERATIONS
             modules += MODULES
+            units += 1
     if spec.recipe.task in ("sft", "grpo", "cad"):
         flops += 6 * spec.batches.micro * anatomy.main.tokens * prod(anatomy.head)
     seconds = flops / rates.products[spec.precision] + moved / rates.memory
@@ -82,4 +89,5 @@ def counted(spec: RunSpec, rates: Rates) -> Counted:
         trained=anatomy.trains,
         frozen=max(0, anatomy.parameters - anatomy.trains),
         modules=round(modules),
+        units=units,
     )

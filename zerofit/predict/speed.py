@@ -10,6 +10,7 @@ from __future__ import annotations
 from zerofit.config.strategy import ZERO_STAGE
 from zerofit.plan.prediction import Speed
 from zerofit.plan.spec import RunSpec
+from zerofit.plan.units import gathers_blocks
 from zerofit.predict.rates import VISIT_S, Rates
 from zerofit.predict.seen import Seen
 from zerofit.predict.traffic import traffic
@@ -18,7 +19,14 @@ ERROR = 0.3
 """Half-width of the band: 18 steps measured on H200s, predicted without calibration, were off by 26 % on average."""
 
 PASSES = {"none": 2, "selective": 3, "full": 3}
-"""Times that a block's modules are entered for a micro-batch: forward, recomputation, backward."""
+"""Times that a module within a block is entered for a micro-batch: forward, recomputation, backward."""
+
+
+def visits(spec: RunSpec, seen: Seen) -> int:
+    """Times that ZeRO-3 fetches and releases weights for a micro-batch; of a unit, recomputation has them still."""
+    if gathers_blocks(spec.strategy.offload):
+        return PASSES["none"] * seen.units
+    return PASSES[spec.strategy.activation_checkpointing] * seen.modules
 
 
 def speed(spec: RunSpec, seen: Seen, rates: Rates) -> Speed:
@@ -36,7 +44,7 @@ def speed(spec: RunSpec, seen: Seen, rates: Rates) -> Speed:
     }
     host = share * rates.launch_s * seen.operations
     if ZERO_STAGE.get(spec.strategy.name) == 3:
-        host += micro_steps * VISIT_S * seen.modules * PASSES[spec.strategy.activation_checkpointing]
+        host += micro_steps * VISIT_S * visits(spec, seen)
     step = max(sum(parts.values()), host)
     return Speed(
         step_s=round(step, 6),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from zerofit.models.quantised import scale_tensors
+from zerofit.models.trained import TrainedModel
 from zerofit.plan.prediction import TooLong
 from zerofit.predict.ledger import Account, Kind, Ledger, Phase
 from zerofit.predict.sizes import rounded
@@ -25,7 +26,7 @@ kernels are CUDA's alone some for each token."""
 class Observer(Protocol):
     """Sees every operation on tensors, in order."""
 
-    def begin(self, model: nn.Module) -> None:
+    def begin(self, model: TrainedModel) -> None:
         """Before the first one, the model whose operations they will be."""
 
     def op(self, func: Any, args: Sequence[Any], outputs: Any, phase: Phase) -> None:

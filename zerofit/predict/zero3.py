@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from zerofit.models.trained import TrainedModel
 from zerofit.plan.spec import RunSpec
+from zerofit.plan.units import gathers_blocks
 from zerofit.predict.coordinator import Coordinator, Limits, Status, Weight
 from zerofit.predict.gathering import Gathered, Shares
 from zerofit.predict.gathering_int8 import GatheredInt8
@@ -135,7 +136,7 @@ class Zero3(DeepSpeedReplay):
         """Where the optimizer's state is kept, which it makes in its first step."""
         return self.books.device
 
-    def _coordinate(self, model: nn.Module) -> Coordinator:
+    def _coordinate(self, model: TrainedModel) -> Coordinator:
         zero = self.zero
         limits = Limits(
             prefetch=int(zero["stage3_prefetch_bucket_size"]),
@@ -145,7 +146,14 @@ class Zero3(DeepSpeedReplay):
         own = {
             module: [self.weights[id(one)] for one in module.parameters(recurse=False)] for module in model.modules()
         }
-        coordinator = Coordinator(own, self.gathered, limits)
+        inside = {
+            module: [self.weights[id(one)] for child in module.children() for one in child.parameters()]
+            for module in model.modules()
+        }
+        units = (
+            frozenset(chain.from_iterable(model.stacks)) if gathers_blocks(self.spec.strategy.offload) else frozenset()
+        )
+        coordinator = Coordinator(own, self.gathered, limits, inside, units)
         hook_modules(model, coordinator, self.weights, self.gathered)
         return coordinator
 

@@ -1,10 +1,11 @@
-"""The hooks that ZeRO-3 has on every module, in the order in which DeepSpeed 0.19.8 registers them.
+"""The hooks that ZeRO-3 has on modules, in the order in which DeepSpeed 0.19.8 registers them.
 
 File:line are of runtime/zero/parameter_offload.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,7 +115,7 @@ class Hooks:
 
 
 def hook_modules(model: nn.Module, coordinator: Coordinator, weights: dict[int, Weight], gathered: Gathered) -> None:
-    """Register all of them."""
+    """Register all of them, but those of modules within a unit."""
     forwards = Forwards([model])
     hooks = Hooks(coordinator, weights, gathered, forwards)
 
@@ -128,5 +129,14 @@ def hook_modules(model: nn.Module, coordinator: Coordinator, weights: dict[int, 
     model.register_forward_pre_hook(begin)
     for module in model.modules():
         module._parameters = UsedElsewhere(module._parameters, forwards, hooks)
+    for module in hooked(model, coordinator.units):
         hooks.on(module)
     model.register_forward_hook(end)
+
+
+def hooked(module: nn.Module, units: Collection[nn.Module]) -> Iterator[nn.Module]:
+    """It and what is within, outside of units."""
+    yield module
+    if module not in units:
+        for child in module.children():
+            yield from hooked(child, units)

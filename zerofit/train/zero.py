@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from zerofit.config.strategy import ZERO_STAGE
 from zerofit.models.placement import Placement, WholePlacement
 from zerofit.models.quantised import scale_tensors
+from zerofit.models.trained import TrainedModel
+from zerofit.plan.units import gathers_blocks
 from zerofit.train.deferred import Deferred, in_step
 from zerofit.train.engine import Engine, WrongEngine, expect, stored
 from zerofit.train.holdings import state_tensors, tensors_in
@@ -85,6 +87,15 @@ class Zero(Engine):
         offload = wrapped.zero_cpu_offload() or wrapped.zero_use_cpu_optimizer()
         wanted = self.strategy.offload.optimizer == "cpu"
         expect(bool(offload) == wanted or self.strategy.offload.optimizer == "nvme", name, "its offload is another")
+
+    def begin(self, wrapped: nn.Module) -> None:
+        if self.stage == 3 and gathers_blocks(self.strategy.offload):
+            from zerofit.train.units import gather_blocks
+
+            model = self.unwrapped(wrapped)
+            assert isinstance(model, TrainedModel), "what is trained is made by build_model"
+            zero: Any = wrapped.optimizer
+            gather_blocks(model, zero.parameter_offload)
 
     def restore(self, model: nn.Module, wrapped: nn.Module, optimizer: Any, state: TrainingState) -> None:
         (restore_zero_3 if self.stage == 3 else restore_zero_1_2)(wrapped, state)
@@ -192,6 +203,7 @@ class ZeroPlusPlus(Zero):
         expect(zero.parameter_offload.zero_quantized_weights, self.strategy.name, "its weights are not quantised")
 
     def begin(self, wrapped: nn.Module) -> None:
+        super().begin(wrapped)
         for parameter in wrapped.parameters():
             weight: Any = parameter
             weight.all_gather_coalesced = partial(gather_as_int8, weight.all_gather_coalesced)
