@@ -18,9 +18,11 @@ NAMES = (
     "vit-base/ddp/1",
     "sft-1.7b/zero2+offload_optimizer/1",
     "sft-1.7b/fsdp2+offload_all/1",
-    "sft-1.7b-8192/zero3/1",
     "lora-8b/zero2/1",
     "qlora-7b/zero2/1",
+    "classify-1.7b/fsdp2/2",
+    "lora-8b/fsdp2/2",
+    "qlora-7b/zero2/4",
 )
 
 
@@ -33,7 +35,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_peak_is_what_was_measured(name: str, data: Path) -> None:
-    recipe, *fields = dict(plan_accuracy.configurations(1, data))[name]
-    found = plan_accuracy.predicted(recipe, fields, 1, argparse.Namespace(gpu="h200"))
+    gpus = plan_accuracy.ranks_of(name)
+    recipe, *fields = dict(plan_accuracy.configurations(gpus, data))[name]
+    found = plan_accuracy.predicted(recipe, fields, gpus, argparse.Namespace(gpu="h200"))
     measured = plan_accuracy.read(MEASURED)[name]["measured_gib"]
     assert found["predicted_gib"] == pytest.approx(measured, rel=0.03)
