@@ -13,6 +13,10 @@ from pathlib import Path
 import pytest
 from cli_runs import TINY, environment, refused, result, steps, zerofit
 
+from zerofit.launch import stages
+from zerofit.launch.course import find
+from zerofit.launch.restarts import Restarts
+
 STAGES = (
     TINY.replace("  max_steps: 6\n", "").replace("strategy: ddp", "strategy: zero2")
     + """\
@@ -113,6 +117,21 @@ def test_a_mistake_in_the_last_stage_shows_before_the_first_begins(tmp_path: Pat
     refused(zerofit("train", name, "--from-stage", "2", cwd=tmp_path), "runs/two/01-tune does not exist")
     refused(zerofit("train", name, "--stage", "3", cwd=tmp_path), "--stage 3: two.yaml has stages 1 to 2")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_stage_that_was_done_before_is_still_asked_for_its_answers(
+    job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_stage_alone(job, tmp_path)
+    asked, more = list[int](), list[bool]()
+    monkeypatch.setattr(stages, "_answers", lambda _, number, *others: asked.append(number) or 0)
+    monkeypatch.setattr(stages, "dispatch", lambda *_, **options: more.append(options["more"]) or 4)
+    monkeypatch.setenv("ZEROFIT_DEVICE", "cpu")
+    monkeypatch.chdir(tmp_path)
+    course = find(None, (), resume=Path("runs/two"), from_stage=None, stage=None, nproc=2)
+    assert course is not None
+    assert stages.run(course, nproc=2, debug=False, restarts=Restarts(0)) == 4
+    assert (asked, more) == ([1], [False]), "the last stage has not ended"
 
 
 @pytest.mark.thorough

@@ -44,19 +44,20 @@ def run(course: Course, *, nproc: int | None, debug: bool, restarts: Restarts) -
     advice = f"go on with: zerofit train --resume {shown}"
     try:
         for number in course.numbers:
-            if number not in left:
-                print(f"{os.path.relpath(course.run(number))}: done before")
-                continue
+            code, more = 0, number < course.numbers[-1]
             try:
-                stage, more = partial(launch, course, number), number < course.numbers[-1]
-                code = dispatch(stage, nproc=nproc, debug=debug, show=_make_page, more=more)
+                if number in left:
+                    stage = partial(launch, course, number)
+                    code = dispatch(stage, nproc=nproc, debug=debug, show=_make_page, more=more)
+                else:
+                    print(f"{os.path.relpath(course.run(number))}: done before")
                 while code != 0 and (changes := restarts.again(code, course.run(number))) is not None:
                     stage = partial(launch, course, number, changes=changes)
                     code = dispatch(stage, nproc=nproc, debug=debug, show=_make_page, more=more)
             except UserError as error:
                 kept = f"\nstage {number} of {count} has ended the job; {advice}" if is_job(course.directory) else ""
                 raise UserError(f"{error}{kept}") from None
-            if code == 0:
+            if code == 0:  # of one that was done before, too: a signal may have come before its answers
                 code = _answers(course, number, nproc, debug)
             if code != 0:
                 what = "was interrupted" if code == INTERRUPTED else "has ended the job"
