@@ -306,32 +306,28 @@ def measured(run: Path, alone: bool) -> dict[str, Any]:
 
 def show(options: argparse.Namespace) -> None:
     """A row for each case: how far each prediction is off what was measured, on average and at worst."""
+    rows = [row for row in read(options.file).values() if row.get("measured_gib") is not None]
     found: dict[str, list[dict[str, Any]]] = {}
-    for row in read(options.file).values():
-        if row.get("measured_gib") is not None:
-            found.setdefault(row["configuration"].partition("/")[0], []).append(row)
-            found.setdefault("**all**", []).append(row)
-    found["**all**"] = found.pop("**all**", [])
+    for row in rows:
+        found.setdefault(row["configuration"].partition("/")[0], []).append(row)
     print("| case | GPUs | measured | off by | worst | by formulas | DeepSpeed's estimate | accelerate's |")
     print("|---|---|---|---|---|---|---|---|")
-    for case, rows in found.items():
-        gpus = ", ".join(map(str, sorted({ranks_of(row["configuration"]) for row in rows})))
-        errors = [error for row in rows if (error := off(row, "predicted_gib")) is not None]
-        others = [typical(rows, name) for name in ("closed_form_gib", "deepspeed_gib", "accelerate_gib")]
-        worst = max(errors, key=abs)
-        print(f"| {case} | {gpus} | {len(rows)} | {typical(rows, 'predicted_gib')} | {worst:+.1f} % |", end=" ")
-        print(" | ".join(others), "|")
+    for case, those in [*found.items(), ("**all**", rows)]:
+        gpus = ", ".join(map(str, sorted({ranks_of(row["configuration"]) for row in those})))
+        worst = f"{max(off(those, 'predicted_gib'), key=abs):+.1f} %"
+        others = [typical(off(those, name)) for name in ("closed_form_gib", "deepspeed_gib", "accelerate_gib")]
+        cells = [case, gpus, str(len(those)), typical(off(those, "predicted_gib")), worst, *others]
+        print("|", " | ".join(cells), "|")
 
 
-def off(row: dict[str, Any], name: str) -> float | None:
-    """Per cent that this prediction of a row is off what was measured; null where there is none."""
-    return None if row.get(name) is None else 100 * (float(row[name]) / float(row["measured_gib"]) - 1)
+def off(rows: list[dict[str, Any]], name: str) -> list[float]:
+    """Per cent that this prediction is off what was measured, of those rows that have it."""
+    return [100 * (row[name] / row["measured_gib"] - 1) for row in rows if name in row]
 
 
-def typical(rows: list[dict[str, Any]], name: str) -> str:
-    """The mean of how far it is off, whatever the sign."""
-    errors = [abs(error) for row in rows if (error := off(row, name)) is not None]
-    return f"{sum(errors) / len(errors):.1f} %" if errors else ""
+def typical(errors: list[float]) -> str:
+    """Their mean, whatever their sign."""
+    return f"{sum(map(abs, errors)) / len(errors):.1f} %" if errors else ""
 
 
 def main() -> None:

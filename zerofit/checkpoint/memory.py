@@ -65,21 +65,15 @@ def sweep() -> list[Path]:
 
 
 def move(source: Path, target: Path) -> None:
-    """Copy all files below `source` to `target`, and remove each as soon as it is there; on one drive, rename them."""
+    """Move all files below `source` to `target`; on one drive they are renamed, else copied and removed one by one."""
     target.mkdir(exist_ok=True)  # files may be written there already
     found = sorted(source.rglob("*"))
     for path in found:
         if path.is_dir():
             (target / path.relative_to(source)).mkdir(exist_ok=True)
 
-    renamed = source.parent.stat().st_dev == target.stat().st_dev
-
     def one(path: Path) -> None:
-        if renamed:
-            path.rename(target / path.relative_to(source))
-            return
-        shutil.copyfile(path, target / path.relative_to(source))
-        path.unlink()
+        shutil.move(path, target / path.relative_to(source))
 
     with ThreadPoolExecutor(_THREADS) as threads:
         list(threads.map(one, [path for path in found if path.is_file()]))

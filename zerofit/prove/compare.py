@@ -134,9 +134,10 @@ def compare_strategies(
             if row.status != "refused":
                 took.append(time.monotonic() - started)
     except (Interrupted, KeyboardInterrupt) as interrupted:
-        code, done = interrupted.args if isinstance(interrupted, Interrupted) else (INTERRUPTED, None)
-        if done is not None and len(rows) < number:  # not one that looks for the largest micro-batch
-            rows.append(done)
+        ended = interrupted if isinstance(interrupted, Interrupted) else Interrupted(INTERRUPTED)
+        code = ended.code
+        if ended.row is not None and len(rows) < number:  # not one that looks for the largest micro-batch
+            rows.append(ended.row)
             write(so_far(), directory)
         print(f"interrupted in {case.label}; {'what was' if rows else 'nothing was'} measured by then")
     finally:

@@ -27,8 +27,12 @@ KILLED = "killed by SIGKILL"
 class Interrupted(Exception):
     """A signal has ended a run, and so the comparison.
 
-    Its arguments are the exit code that it stands for, and the run's row where it was done when the signal came.
+    `code` is the exit code that it stands for; `row` the run's, where that was done when the signal came.
     """
+
+    def __init__(self, code: int, row: Row | None = None) -> None:
+        super().__init__(code, row)
+        self.code, self.row = code, row
 
 
 class _Unclear(Exception):
@@ -91,7 +95,7 @@ class Work:
         killed = oom_kills()
         outcome = conduct(launch, self.hardware)
         if outcome.interrupted or outcome.signal is not None:
-            raise Interrupted(outcome.code, None)
+            raise Interrupted(outcome.code)
         failure = outcome.failure
         if failure is not None and not launch.run_dir.exists():  # it was the user's error, before the first step
             return self._refused(case, failure.message)
