@@ -1,4 +1,4 @@
-"""Runs the command line as a user does: in a process of its own, with a recipe file."""
+"""Runs the command line as a user does, with a recipe file."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from commands import zygote
 
 TINY = """\
 name: tiny
@@ -42,14 +45,28 @@ def environment(**changes: str) -> dict[str, str]:
     return {**kept, "ZEROFIT_DEVICE": "cpu", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", **changes}
 
 
+Start = Callable[..., subprocess.CompletedProcess[str]]
+
+
 def zerofit(
+    *arguments: str, cwd: Path, env: dict[str, str] | None = None, timeout: float = 400
+) -> subprocess.CompletedProcess[str]:
+    """`zerofit ARGUMENTS` in `cwd`, with its output; a fork, so variables that act on a starting Python do nothing."""
+    done = zygote().start(*arguments, cwd=cwd, env=env or environment())
+    with done:
+        done.wait(timeout, look=0.02)
+    assert done.code is not None
+    return subprocess.CompletedProcess(arguments, done.code, done.stdout, done.stderr)
+
+
+def zerofit_process(
     *arguments: str,
     cwd: Path,
     before: tuple[str, ...] = (),
     env: dict[str, str] | None = None,
     timeout: float = 400,
 ) -> subprocess.CompletedProcess[str]:
-    """`zerofit ARGUMENTS` in `cwd`, with its output."""
+    """The same as a user starts it: a process of its own, behind `before`."""
     command = [*before, sys.executable, "-m", "zerofit", *arguments]
     return subprocess.run(
         command, cwd=cwd, env=env or environment(), capture_output=True, text=True, timeout=timeout, check=False
@@ -63,9 +80,9 @@ def tiny(directory: Path, text: str = TINY) -> Path:
     return path
 
 
-def trained(*arguments: str, cwd: Path, **options: Any) -> Path:
+def trained(*arguments: str, cwd: Path, start: Start = zerofit, **options: Any) -> Path:
     """Train; the run must succeed. Returns the run directory."""
-    done = zerofit("train", *arguments, cwd=cwd, **options)
+    done = start("train", *arguments, cwd=cwd, **options)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     return cwd / "runs" / "tiny"
 

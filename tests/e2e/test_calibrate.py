@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_runs import environment, zerofit
+from cli_runs import environment, zerofit_process
 
 from zerofit.launch.calibrating import common
 from zerofit.plan.calibration import Calibration
@@ -18,7 +18,7 @@ from zerofit.plan.calibration_file import stored
 
 def test_a_cpu_is_measured_and_kept(tmp_path: Path) -> None:
     kept = environment(ZEROFIT_CACHE=str(tmp_path / "cache"))
-    done = zerofit("doctor", "--calibrate", "--json", cwd=tmp_path, env=kept)
+    done = zerofit_process("doctor", "--calibrate", "--json", cwd=tmp_path, env=kept)
     assert done.returncode == 0, done.stderr
     found = Calibration.model_validate_json(done.stdout)
     assert "measuring matrix products in fp32" in done.stderr, "progress is past standard output"
@@ -75,7 +75,7 @@ def test_a_gpu_is_measured_whole(gpu: tuple[Path, dict[str, Any]]) -> None:
 @pytest.mark.gpu
 def test_the_plan_of_this_machine_takes_what_was_measured(gpu: tuple[Path, dict[str, Any]]) -> None:
     kept = {**environment(ZEROFIT_CACHE=str(gpu[0] / "cache")), "ZEROFIT_DEVICE": ""}
-    done = zerofit("plan", "digits", "strategy=ddp", "--json", cwd=gpu[0], env=kept)
+    done = zerofit_process("plan", "digits", "strategy=ddp", "--json", cwd=gpu[0], env=kept)
     assert done.returncode == 0, done.stderr
     (stage,) = json.loads(done.stdout)["stages"]
     (own,) = (one for one in stage["strategies"] if one["own"])

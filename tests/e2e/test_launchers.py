@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_runs import environment, refused, result, steps, tiny, trained, zerofit
+from cli_runs import environment, refused, result, steps, tiny, trained, zerofit_process
 
 
 def free_port() -> str:
@@ -27,7 +27,7 @@ def free_port() -> str:
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
     cwd = tmp_path_factory.mktemp("ours")
-    run = trained(str(tiny(cwd)), "--nproc", "2", cwd=cwd)
+    run = trained(str(tiny(cwd)), "--nproc", "2", cwd=cwd, start=zerofit_process)
     return [record["loss"] for record in steps(run)]
 
 
@@ -126,5 +126,5 @@ def test_bad_input_under_an_outer_launcher_is_said_once(tmp_path: Path) -> None:
 @pytest.mark.thorough
 def test_foreign_device_names_do_not_matter_on_cpu(tmp_path: Path) -> None:
     env = environment(CUDA_VISIBLE_DEVICES="MIG-3eb87630-93d5-b2b6-b8ff-9b359caf4ee2")
-    done = zerofit("train", str(tiny(tmp_path)), "strategy=zero2", "--nproc", "2", cwd=tmp_path, env=env)
+    done = zerofit_process("train", str(tiny(tmp_path)), "strategy=zero2", "--nproc", "2", cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr[-2000:]

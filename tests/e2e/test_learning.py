@@ -6,7 +6,7 @@ import statistics
 from pathlib import Path
 
 import pytest
-from cli_runs import environment, steps, tiny, zerofit
+from cli_runs import environment, steps, tiny, zerofit_process
 from language_runs import SHAPE
 
 LIKED = '''\
@@ -36,7 +36,7 @@ grpo:
 def test_what_is_rewarded_becomes_frequent(tmp_path: Path) -> None:
     (tmp_path / "liked.py").write_text(LIKED)
     environ = environment(PYTHONPATH=str(tmp_path))
-    done = zerofit("train", str(tiny(tmp_path, RECIPE)), "run_dir=run", cwd=tmp_path, env=environ)
+    done = zerofit_process("train", str(tiny(tmp_path, RECIPE)), "run_dir=run", cwd=tmp_path, env=environ)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     rewards = [figures["reward/liked:letters"] for figures in steps(tmp_path / "run")]
     assert len(rewards) == 24

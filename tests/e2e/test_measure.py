@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_runs import environment, tiny, zerofit
+from cli_runs import environment, tiny, zerofit_process
 
 CHILD = Path(__file__).with_name("measure_child.py")
 
@@ -77,7 +77,7 @@ def cards(*words: str, cwd: Path) -> dict[str, object]:
     tiny(cwd, RECIPE)
     (cwd / "tmp").mkdir()
     kept = {**environment(TMPDIR=str(cwd / "tmp"), ZEROFIT_CACHE=str(cwd / "cache")), "ZEROFIT_DEVICE": ""}
-    done = zerofit("plan", "tiny.yaml", *words, "--nproc", "1", "--measure", "--json", cwd=cwd, env=kept)
+    done = zerofit_process("plan", "tiny.yaml", *words, "--nproc", "1", "--measure", "--json", cwd=cwd, env=kept)
     assert done.returncode == 0, done.stderr[-3000:]
     assert left(cwd) == ["tiny.yaml"]
     (stage,) = json.loads(done.stdout)["stages"]

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from cli_runs import environment, steps, tiny, trained, zerofit
+from cli_runs import environment, steps, tiny, trained, zerofit_process
 
 pytestmark = pytest.mark.thorough
 
@@ -18,7 +18,7 @@ def train_three_steps(cwd: Path, kernels: Path, *overrides: str) -> Path:
     """The run's directory; its rank 0 logs every graph that was traced."""
     cwd.mkdir()
     env = environment(TORCHINDUCTOR_CACHE_DIR=str(kernels), TORCH_LOGS="graph_code")
-    return trained(str(tiny(cwd)), "train.max_steps=3", *overrides, *TWO, cwd=cwd, env=env)
+    return trained(str(tiny(cwd)), "train.max_steps=3", *overrides, *TWO, cwd=cwd, start=zerofit_process, env=env)
 
 
 def losses(run: Path) -> list[float]:
@@ -62,8 +62,10 @@ def test_trackers_get_training_and_validation_of_a_resumed_run_and_a_broken_one_
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     env = environment(PYTHONPATH=path)
     every = ("evaluate.every_steps=3", "checkpoint.every_steps=3")
-    run = trained(str(tiny(tmp_path)), "track=[tensorboard, wandb]", *every, *TWO, cwd=tmp_path, env=env)
-    again = zerofit("train", "--resume", f"{run}@3", cwd=tmp_path, env=env)
+    run = trained(
+        str(tiny(tmp_path)), "track=[tensorboard, wandb]", *every, *TWO, cwd=tmp_path, start=zerofit_process, env=env
+    )
+    again = zerofit_process("train", "--resume", f"{run}@3", cwd=tmp_path, env=env)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("wandb: OSError: no server; it is left out from here on; metrics.jsonl has all") == 1
     events = EventAccumulator(str(run / "tensorboard")).Reload()

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from cli_runs import refused, result, steps, tiny, trained, zerofit
+from cli_runs import refused, result, steps, tiny, trained, zerofit, zerofit_process
 
 from zerofit.checkpoint.manifest import verify
 
@@ -21,7 +21,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six steps under zero2 on two ranks, evaluated and saved every three."""
     cwd = tmp_path_factory.mktemp("run")
     wanted = ("strategy=zero2", "checkpoint.every_steps=3", "evaluate.every_steps=3")
-    return trained(str(tiny(cwd)), *wanted, "--nproc", "2", cwd=cwd)
+    return trained(str(tiny(cwd)), *wanted, "--nproc", "2", cwd=cwd, start=zerofit_process)
 
 
 def test_the_run_directory_holds_exactly_what_it_should(run: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cli_runs import environment, refused, result, tiny, zerofit
+from cli_runs import environment, refused, result, tiny, zerofit_process
 
 # A sitecustomize in front of all finders: no module and no distribution of that name is there.
 HIDE = """\
@@ -45,11 +45,11 @@ def env(tmp_path: Path) -> dict[str, str]:
 def test_torchs_own_strategies_work(tmp_path: Path, env: dict[str, str], strategy: str) -> None:
     ranks = "1" if strategy == "single" else "2"
     wanted = (f"strategy={strategy}", "--nproc", ranks)
-    done = zerofit("train", str(tiny(tmp_path)), *wanted, cwd=tmp_path, env=env)
+    done = zerofit_process("train", str(tiny(tmp_path)), *wanted, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
     assert result(tmp_path / "runs" / "tiny")["exit"] == "finished"
 
 
 def test_zero_says_what_to_install(tmp_path: Path, env: dict[str, str]) -> None:
-    done = zerofit("train", str(tiny(tmp_path)), "strategy=zero2", cwd=tmp_path, env=env)
+    done = zerofit_process("train", str(tiny(tmp_path)), "strategy=zero2", cwd=tmp_path, env=env)
     refused(done, "zero2", "pip install", "deepspeed")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,14 +14,10 @@ pytest.register_assert_rewrite("commands", "resumed")  # before anything imports
 
 
 @pytest.fixture(scope="session")
-def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
-    from commands import Zygote
+def zygote() -> Zygote:
+    from commands import zygote
 
-    zygote = Zygote(tmp_path_factory.mktemp("zygote"))
-    try:
-        yield zygote
-    finally:
-        zygote.close()
+    return zygote()
 
 
 @pytest.fixture(scope="session")

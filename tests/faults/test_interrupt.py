@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "e2e"))
-from cli_runs import TINY, environment, result, steps, tiny, trained, zerofit
+from cli_runs import TINY, environment, result, steps, tiny, trained, zerofit, zerofit_process
 
 STEPS = 80
 LONG = TINY.replace("max_steps: 6", f"max_steps: {STEPS}") + "checkpoint: {every_steps: 10, keep: 100}\n"
@@ -143,7 +143,7 @@ def test_what_fails_twice_at_the_same_step_is_not_tried_again(tmp_path: Path) ->
     """No file may have more than 8 kB, so metrics.jsonl is full after some 40 steps, each time."""
     limit = ("prlimit", "--fsize=8192")
     options = ("--auto-resume", "5", "checkpoint.every_steps=null")
-    done = zerofit("train", str(tiny(tmp_path, LONG)), "strategy=single", *options, cwd=tmp_path, before=limit)
+    done = zerofit_process("train", str(tiny(tmp_path, LONG)), "strategy=single", *options, cwd=tmp_path, before=limit)
     assert done.returncode == 1
     assert "File too large" in done.stderr
     assert done.stderr.count("goes on from its start: it has no checkpoint (--auto-resume: 1 of 5)") == 1

@@ -23,9 +23,12 @@ from zerofit.launch.measuring import conclude
 from zerofit.launch.planning import outlook, staged_plan
 from zerofit.launch.recipe import override
 from zerofit.launch.trials import Interrupted, run, trials_of
+from zerofit.plan.answer import Plan
 from zerofit.plan.measured import Correction, Trial, correction
 from zerofit.plan.prediction import Speed
 from zerofit.report.measured import table
+from zerofit.report.pages.document import render
+from zerofit.report.pages.plan import page
 
 sizes = st.floats(0.01, 200.0)
 parts = st.floats(-2.0, 2.0)
@@ -177,7 +180,11 @@ def test_a_plan_is_corrected_by_what_was_measured(monkeypatch: pytest.MonkeyPatc
     said = table("digits", found)
     assert "corrected, micro-batch 32" in said
     assert "verdict: fits" in said
-    assert json.loads(planned.model_copy(update={"measured": found}).model_dump_json())["measured"]["verdict"] == "fits"
+    corrected = planned.model_copy(update={"measured": found})
+    assert json.loads(corrected.model_dump_json())["measured"]["verdict"] == "fits"
+    drawn = render(page(Plan(recipe="digits", stages=(corrected,))))
+    assert "1.75 GiB" in drawn
+    assert "corrected, micro-batch 32" in drawn
 
 
 @pytest.mark.parametrize(

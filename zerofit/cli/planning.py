@@ -66,6 +66,7 @@ def plan(
     with reported(debug):
         from zerofit.config.errors import UserError
         from zerofit.launch.asked import Asked
+        from zerofit.launch.planning import draw
         from zerofit.launch.planning import plan as start
         from zerofit.launch.predicting import Played
 
@@ -116,5 +117,7 @@ def plan(
                 found, said = measured(found, recipe, overrides, nproc=nproc, stage=stage)
             except Interrupted as interrupted:
                 raise typer.Exit(interrupted.args[0]) from None
+            if html is not None:
+                draw(found, html)
             answer, text = found.model_dump_json(indent=2), f"{text}\n\n{said}"
         typer.echo(answer if as_json else text)

@@ -96,11 +96,7 @@ def plan(
         path.write_text(text, encoding="utf-8")
         words.append(f"written: {path}")
     if html is not None:
-        from zerofit.report.page import write  # what draws takes half a second of import
-        from zerofit.report.pages.plan import page
-
-        html.parent.mkdir(parents=True, exist_ok=True)
-        write(page(answer), html)
+        draw(answer, html)
         words.append(f"written: {html}")
     if written:
         spec = staged[-1].spec
@@ -109,6 +105,15 @@ def plan(
         if spec.recipe.optimizer.name != "adamw":
             words.append(f"  and with an optimizer of its own: {spec.recipe.optimizer.name} is no part of these files")
     return answer, "\n".join(words)
+
+
+def draw(answer: Plan, html: Path) -> None:
+    """Write the page of a plan."""
+    from zerofit.report.page import write  # what draws takes half a second of import
+    from zerofit.report.pages.plan import page
+
+    html.parent.mkdir(parents=True, exist_ok=True)
+    write(page(answer), html)
 
 
 def chosen_stages(source: str, stages: Sequence[Recipe], number: int | None) -> list[Recipe]:

@@ -1,4 +1,4 @@
-"""What `zerofit plan --measure` prints of a stage."""
+"""What `zerofit plan --measure` says of a stage, printed and on its page."""
 
 from __future__ import annotations
 
@@ -12,14 +12,19 @@ def table(name: str, found: Measured) -> str:
     """Trials, a line each, and what they come to."""
     ranks = "1 rank" if found.ranks == 1 else f"{found.ranks} ranks"
     head = f"measured: {name}, {found.strategy}, {ranks}, {found.steps} steps a line; weights: {found.weights}"
-    rows = [HEADS, *(_row(one) for one in found.trials)]
+    return "\n".join([head, columns([HEADS, *map(row, found.trials)]), *conclusions(found)])
+
+
+def conclusions(found: Measured) -> list[str]:
+    """What the trials come to, a line each."""
     short = [
         f"a micro-batch of {one.micro_batch} does not fit: measured: {one.why}" for one in found.trials if not one.fits
     ]
-    return "\n".join([head, columns(rows), *short, *_corrected(found)])
+    return [*short, *_corrected(found)]
 
 
-def _row(one: Trial) -> tuple[str, ...]:
+def row(one: Trial) -> tuple[str, ...]:
+    """A trial under HEADS; empty where nothing was measured or predicted."""
     size = str(one.micro_batch) + ("" if one.accumulation == 1 else f" x {one.accumulation}")
     return (
         size,

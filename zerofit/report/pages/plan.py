@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from zerofit.plan.answer import Plan, StagePlan
 from zerofit.plan.prediction import Prediction
+from zerofit.report.measured import HEADS, conclusions, row
 from zerofit.report.outlook import KINDS, SHOWN, verdict
 from zerofit.report.pages.charts import bars
 from zerofit.report.pages.parts import Figure, Notes, Page, Part, Section, Table
@@ -45,6 +46,10 @@ def _section(plan: StagePlan, place: int) -> Section:
     made = [one for one in plan.strategies if one.prediction is not None]
     if made:
         parts += [memory(plan, f"memory-{place}"), _table(plan)]
+    if plan.measured is not None:
+        title = f"Measured: {plan.measured.strategy}, {plan.measured.steps} steps a line"
+        parts.append(Table(title, HEADS, [row(one) for one in plan.measured.trials]))
+        parts.append(Notes("What that comes to", conclusions(plan.measured)))
     own = next((one for one in made if one.own), None)
     notes = [] if plan.choice is None else [f"Chosen: {plan.choice.why}"]
     notes += [] if plan.assumed is None else [plan.assumed]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,8 +30,8 @@ class Zygote:
 
     def __init__(self, directory: Path) -> None:
         self.directory, self.number = directory, 0
-        environ = {name: value for name, value in os.environ.items() if name not in OUTER}
-        environ |= {
+        self.env = {name: value for name, value in os.environ.items() if name not in OUTER}
+        self.env |= {
             "ZEROFIT_DEVICE": "cpu",
             "DS_ACCELERATOR": "cpu",
             "CUDA_VISIBLE_DEVICES": "",
@@ -36,7 +40,7 @@ class Zygote:
         pipe = subprocess.PIPE
         with (directory / "zygote.log").open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(ZYGOTE)], stdin=pipe, stdout=pipe, stderr=log, text=True, env=environ
+                [sys.executable, str(ZYGOTE)], stdin=pipe, stdout=pipe, stderr=log, text=True, env=self.env
             )
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "ready\n", (directory / "zygote.log").read_text()
@@ -52,11 +56,12 @@ class Zygote:
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
-    def start(self, *words: object, cwd: Path, **faults: Any) -> Command:
-        """`zerofit WORDS`, with these faults (faults.py) in it."""
+    def start(self, *words: object, cwd: Path, env: Mapping[str, str] | None = None, **faults: Any) -> Command:
+        """`zerofit WORDS` in this environment, or the zygote's own, with these faults (injected.py) in it."""
         self.number += 1
         out = str(self.directory / str(self.number))
-        pid = self.ask(start=[str(word) for word in words], cwd=str(cwd), out=out, faults=faults)
+        start = [str(word) for word in words]
+        pid = self.ask(start=start, env=dict(env or self.env), cwd=str(cwd), out=out, faults=faults)
         return Command(self, pid, Path(out))
 
     def run(self, *words: object, cwd: Path, **faults: Any) -> Command:
@@ -64,6 +69,16 @@ class Zygote:
         command = self.start(*words, cwd=cwd, **faults)
         command.wait()
         return command
+
+
+@cache
+def zygote() -> Zygote:
+    """The one of this process of tests, to its end."""
+    directory = Path(tempfile.mkdtemp(prefix="zerofit-tests-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    made = Zygote(directory)
+    atexit.register(made.close)
+    return made
 
 
 class Command:
@@ -108,9 +123,9 @@ class Command:
             self.code = self.zygote.ask(ended=self.pid)
         return self.code
 
-    def wait(self) -> int:
+    def wait(self, limit: float = PATIENCE, look: float = LOOK) -> int:
         """Its exit code."""
-        wait_until(lambda: self.poll() is not None)
+        wait_until(lambda: self.poll() is not None, limit, look)
         assert self.code is not None
         return self.code
 
@@ -134,8 +149,9 @@ class Command:
         return lines[0]
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
+def wait_until(condition: Callable[[], bool], limit: float = PATIENCE, look: float = LOOK) -> None:
+    """Seconds it may take at most, and between two looks."""
+    deadline = time.monotonic() + limit
     while not condition():
-        assert time.monotonic() < deadline, f"waited for {PATIENCE:g} s"
-        time.sleep(LOOK)
+        assert time.monotonic() < deadline, f"waited for {limit:g} s"
+        time.sleep(look)

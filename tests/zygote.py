@@ -2,7 +2,8 @@
 
 Run as a script, by `starts.Zygote`. Each line of standard input is a request and is answered with a line:
 
-    {"start": ["train", "--resume", "run"], "cwd": ..., "out": ..., "faults": {...}}    the launcher's process id
+    {"start": ["train", "--resume", "run"], "env": ..., "cwd": ..., "out": ..., "faults": {...}}
+                                               the launcher's process id
     {"ended": PROCESS_ID}                      its exit status, minus the signal that killed it, or null: it runs
 
 A launcher is a fork of this process and does all that the command does; its ranks, which it would start as processes of
@@ -18,6 +19,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 import warnings
@@ -26,7 +28,7 @@ from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
-import faults
+import injected
 
 IMPORTED = (
     "deepspeed",
@@ -88,13 +90,16 @@ def be_launcher(request: dict[str, Any]) -> NoReturn:
     out, err = (os.open(request["out"] + end, os.O_WRONLY | os.O_CREAT, 0o666) for end in (".stdout", ".stderr"))
     become(out, err, keep=())
     os.chdir(request["cwd"])
-    os.environ["PWD"] = request["cwd"]
+    os.environ.clear()
+    os.environ.update(request["env"], PWD=request["cwd"])
+    tempfile.tempdir = None  # as that environment says
+    sys.path.insert(0, request["cwd"])  # as `python -m` does
     from zerofit.launch import local
 
     local.subprocess = SimpleNamespace(  # type: ignore[assignment]
         Popen=Forked, DEVNULL=subprocess.DEVNULL, STDOUT=subprocess.STDOUT
     )
-    faults.inject(request["faults"])
+    injected.inject(request["faults"])
     from zerofit import cli
 
     sys.argv = ["zerofit", *request["start"]]
@@ -128,7 +133,7 @@ class Forked:
         from zerofit.launch import worker
 
         sys.argv = list(command[2:])
-        faults.in_rank()
+        injected.in_rank()
         leave(worker.main)
 
     def wait(self) -> None:
