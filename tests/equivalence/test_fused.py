@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from cases import VIT, furthest, plan, recipe
-from starts import Work, asked_for, column, run_together
+from starts import Work, asked_for, column, outcome_of, run_together
 from test_any_to_any import bits
 
 from zerofit.config.schema import Recipe
@@ -69,7 +69,8 @@ def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_a_fused_adamw_takes_the_same_steps(runs: Runs, name: str) -> None:
     ordinary, fused = (runs[name, way, False] for way in WAYS)
     assert len(column(fused, "loss")) == STEPS
-    assert column(fused, "loss") != column(ordinary, "loss"), "kernels round differently: both were one"
+    assert outcome_of(ordinary)["fused_steps"] == 0
+    assert outcome_of(fused)["fused_steps"] >= STEPS
     assert furthest(column(fused, "loss"), column(ordinary, "loss")) < LOSS
     assert furthest(column(fused, "grad_norm"), column(ordinary, "grad_norm")) < GRAD_NORM
     assert column(fused, "lr") == column(ordinary, "lr")

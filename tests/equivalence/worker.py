@@ -37,7 +37,8 @@ def main() -> None:
     def body(world: World) -> None:
         for work in works:
             faulthandler.dump_traceback_later(LIMIT, exit=True)
-            outcome = train(work)
+            with counted_fused_steps() as counted:
+                outcome = train(work) | {"fused_steps": counted[0]}
             if world.rank == 0:
                 (Path(work["run"]) / "outcome.json").write_text(json.dumps(outcome))
 
@@ -121,6 +122,21 @@ def train_without_checkpoints(spec: RunSpec, swap: bool, mutations: list[str]) -
         close(run.job.train_loader())
     engine = engine_of(run.trainer.model_wrapped, run.trainer.optimizer)
     return {"test": run.test(), "engine": engine}
+
+
+@contextmanager
+def counted_fused_steps() -> Iterator[list[int]]:
+    """How often torch's fused AdamW is called meanwhile."""
+    import torch
+
+    fused, calls = torch._fused_adamw_, [0]
+
+    def counted(*tensors: Any, **options: Any) -> None:
+        calls[0] += 1
+        fused(*tensors, **options)
+
+    with patch.object(torch, "_fused_adamw_", counted):
+        yield calls
 
 
 @contextmanager
