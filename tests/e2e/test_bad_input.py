@@ -108,6 +108,15 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path:
     assert result(run)["exit"] == "failed"
 
 
+@pytest.mark.parametrize("strategy", ["ddp", "zero3"])
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path, strategy: str) -> None:
+    far = ("optimizer.name=sgd", "optimizer.lr=1e38", "optimizer.weight_decay=1e4")
+    words = (f"strategy={strategy}", *far, "checkpoint.every_steps=1")
+    done = zerofit("train", str(tiny(tmp_path)), *words, "--nproc", "2", cwd=tmp_path)
+    refused(done, "step 1: weights are not finite", "optimizer.lr")
+    assert not list((tmp_path / "runs" / "tiny" / "checkpoints").glob("step-*"))
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = zerofit("train", str(tiny(tmp_path)), "strategy=zero4", "--debug", cwd=tmp_path)
     assert done.returncode == 2

@@ -14,10 +14,13 @@ from deepspeed_configs import config_of, strategy
 from plan_examples import CPU, FACTS, gpus, recipe
 from strategy_files import PINNED_CPU, STAGE3_AUTO, hugging_face
 
+from zerofit.config.load import load_recipe
 from zerofit.config.strategy import ZERO_STAGE
 from zerofit.plan.batch import make_batches
+from zerofit.plan.decoder import decoder_of
 from zerofit.plan.deepspeed import make_deepspeed
 from zerofit.plan.deepspeed_user import NOT_GENERATED
+from zerofit.plan.shapes import SHAPES
 from zerofit.plan.strategy import resolve_strategy
 
 CPU_OFF = {"optimizer": "cpu"}
@@ -178,6 +181,25 @@ def test_buckets_hold_about_one_block(model: dict[str, Any], bucket: int, persis
     zero = config_of(recipe(model=model, strategy="zero3"))["zero_optimization"]
     assert zero["reduce_bucket_size"] == zero["stage3_prefetch_bucket_size"] == bucket
     assert zero["stage3_param_persistence_threshold"] == persistent
+
+
+def test_zero3_takes_a_block_at_once_with_its_adapters_and_the_next() -> None:
+    sizes = decoder_of(SHAPES["qwen3-8b"])
+    assert sizes is not None
+    gathered = 192_937_984 + 16 * sum(inputs + outputs for inputs, outputs in sizes.linears.values())
+    images = recipe(model={"kind": "patch_lm", "shape": "qwen3-8b", "lora": {"rank": 16}}, strategy="zero3")
+    words = [
+        "model.pretrained=null",
+        "model.shape=qwen3-8b",
+        "model.tokenizer=bytes",
+        "model.lora={rank: 16}",
+        "strategy=zero3",
+    ]
+    text = load_recipe("qwen3-8b-sft", words)
+    for made, head in ((images, 0), (text, 151_936 * 4096)):
+        zero = config_of(made)["zero_optimization"]
+        assert zero["stage3_prefetch_bucket_size"] == gathered
+        assert zero["stage3_max_live_parameters"] == head + 5 * gathered // 2
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,13 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from zerofit.config.model import Model
+from zerofit.config.model import Model, PatchLM, Vit
 from zerofit.config.schema import Recipe
 from zerofit.config.strategy import ZERO_STAGE, Offload
 from zerofit.plan.deepspeed_sections import sections
 from zerofit.plan.deepspeed_user import overlay
 from zerofit.plan.precision import Precision
-from zerofit.plan.shapes import block_elements, hidden_size, known_fields
+from zerofit.plan.shapes import adapter_elements, block_elements, hidden_size, known_fields
 from zerofit.plan.spec import Batches, Hardware, NamedStrategy
 from zerofit.plan.strategy import Chosen
 from zerofit.plan.units import gathers_blocks
@@ -115,7 +115,7 @@ def _zero(model: Model, strategy: NamedStrategy, hardware: Hardware, ranks: int)
     fields = known_fields(model)
     # About one block: DeepSpeed's fixed default is 1.9 GiB of buffers even for a model of 0.6 G parameters.
     block = block_elements(fields) or UNKNOWN_BLOCK
-    bucket = min(max(block, SMALLEST_BUCKET), LARGEST_BUCKET)
+    bucket = _bucket(block)
     pin = offload.pin_memory and hardware.device == "cuda"
     common = {
         "stage": stage,
@@ -138,12 +138,14 @@ def _zero(model: Model, strategy: NamedStrategy, hardware: Hardware, ranks: int)
         }
     plusplus = strategy.name == "zeropp"
     hidden = hidden_size(fields)
+    # Adapters come last in a block: a bucket of the block's own matrices alone would leave them to a second gather.
+    gathered = _bucket(block + (0 if model.lora is None else adapter_elements(fields, model.lora.rank) or 0))
     return common | {
         "sub_group_size": 100_000_000,  # the optimizer's step holds 6 bytes for each of these elements
-        "stage3_prefetch_bucket_size": bucket,
+        "stage3_prefetch_bucket_size": gathered,
         "stage3_param_persistence_threshold": min(10 * hidden, PERSISTENT) if hidden else PERSISTENT,
         "stage3_model_persistence_threshold": sys.maxsize,
-        "stage3_max_live_parameters": 1_000_000_000,
+        "stage3_max_live_parameters": _live(model, gathered) if gathers_blocks(offload) else 1_000_000_000,
         # Of a block DeepSpeed 0.19.8 takes all weights to be needed again where backward begins (PartitionedParameter-
         # Coordinator.__params_to_release): the last 1e9 elements would stay, where the loss needs the memory.
         "stage3_max_reuse_distance": 0 if gathers_blocks(offload) else 1_000_000_000,
@@ -160,6 +162,24 @@ def _zero(model: Model, strategy: NamedStrategy, hardware: Hardware, ranks: int)
         # ZeRO++'s third part: DeepSpeed 0.19's kernel stops at a ViT's position embedding (misaligned address).
         "zero_quantized_gradients": False,
     }
+
+
+def _live(model: Model, gathered: int) -> int:
+    """Elements up to which ZeRO-3 prefetches: the block in use, the one that follows, and room for what stays.
+
+    Each module outside of blocks that a pass enters lets another bucket come (DeepSpeed 0.19.8, partitioned_param_
+    coordinator.py:453), so that under the usual 1e9 half a ViT-Huge would be there at once. A language model's head,
+    whose weight losses read outside of its module, stays for the whole step (parameter_offload.py, ZeROOrderedDict).
+    """
+    if isinstance(model, Vit | PatchLM):
+        return 5 * gathered // 2
+    fields = known_fields(model) or {}
+    head = (fields.get("vocab_size") or 0) * (hidden_size(fields) or 0)
+    return head + 5 * gathered // 2 if head else 1_000_000_000
+
+
+def _bucket(elements: int) -> int:
+    return min(max(elements, SMALLEST_BUCKET), LARGEST_BUCKET)
 
 
 def _offload_optimizer(offload: Offload, pin: bool) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from zerofit.plan.grpo_memory import rollout_batch
 from zerofit.plan.spec import RunSpec
 
 FEWER_LIVE = 100_000_000
-"""Elements that ZeRO-3 may keep gathered, in place of 1e9."""
+"""Elements that ZeRO-3 may have gathered before it prefetches no more."""
 
 
 def candidates(spec: RunSpec) -> Iterator[str]:

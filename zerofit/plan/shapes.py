@@ -303,7 +303,19 @@ def is_gated(fields: Mapping[str, Any]) -> bool:
 
 
 def block_elements(fields: Mapping[str, Any] | None) -> int | None:
-    """Weight elements of one transformer block, without biases and norms; None where the fields do not say.
+    """Weight elements of one transformer block, without biases and norms; None where the fields do not say."""
+    linears = _linears(fields)
+    return None if linears is None else sum(inputs * outputs for inputs, outputs in linears)
+
+
+def adapter_elements(fields: Mapping[str, Any] | None, rank: int) -> int | None:
+    """Elements of LoRA's matrices of one block where every linear layer has them; None where the fields do not say."""
+    linears = _linears(fields)
+    return None if linears is None else rank * sum(inputs + outputs for inputs, outputs in linears)
+
+
+def _linears(fields: Mapping[str, Any] | None) -> list[tuple[int, int]] | None:
+    """Inputs and outputs of a block's matrices.
 
     Attention: q and o are hidden x (heads x head_dim), k and v hidden x (key-value heads x head_dim).
     MLP: two matrices hidden x intermediate, three where it is gated.
@@ -314,6 +326,6 @@ def block_elements(fields: Mapping[str, Any] | None) -> int | None:
     heads = fields.get("num_attention_heads") or fields.get("n_head") or 1
     head_dim = fields.get("head_dim") or hidden // heads
     key_value = fields.get("num_key_value_heads") or heads
-    intermediate = fields.get("intermediate_size") or fields.get("n_inner") or 4 * hidden
-    matrices = 3 if is_gated(fields) else 2
-    return int(2 * hidden * head_dim * (heads + key_value) + matrices * hidden * intermediate)
+    intermediate = int(fields.get("intermediate_size") or fields.get("n_inner") or 4 * hidden)
+    wide, narrow = (hidden, int(heads * head_dim)), (hidden, int(key_value * head_dim))
+    return [wide, wide, narrow, narrow] + [(hidden, intermediate)] * (3 if is_gated(fields) else 2)

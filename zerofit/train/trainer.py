@@ -175,8 +175,12 @@ class RunTrainer(Trainer):
         Frozen ones are what they were; read as numbers, packed ones may be anything.
         """
         held = zip(self.classifier.parameters(), self.engine.local_tensors(self.classifier), strict=True)
-        local = [torch.isfinite(part).all() for weight, part in held if weight.requires_grad and part.numel()]
-        ruined = torch.tensor(float(not all(bool(part) for part in local)), device=self.args.device)
+        trained = [part.detach() for weight, part in held if weight.requires_grad and part.numel()]
+        # `isfinite` would hold a copy of each beside it; these read, and hand a NaN on.
+        bounds = [torch.stack(torch.aminmax(part)).to(self.args.device, torch.float32) for part in trained]
+        ruined = torch.zeros((), device=self.args.device)
+        if bounds:
+            ruined += ~torch.cat(bounds).isfinite().all()
         dist.all_reduce(ruined, op=dist.ReduceOp.MAX)
         if ruined.item():
             raise UserError(
