@@ -1,6 +1,6 @@
 """Starts `zerofit ...` by forks of one process that has imported everything: a start takes 1 s of two cores, not 15.
 
-Run as a script, by `starts.Zygote`. Each line of standard input is a request and is answered with a line:
+Run as a script, by `commands.Zygote`. Each line of standard input is a request and is answered with a line:
 
     {"start": ["train", "--resume", "run"], "env": ..., "cwd": ..., "out": ..., "faults": {...}}
                                                the launcher's process id

@@ -44,6 +44,8 @@ class Weight:
     trained: bool
     persistent: bool
     """Small enough to be kept whole from its first use to the optimizer's step."""
+    adapter: bool = False
+    """One of LoRA's."""
     status: Status = Status.ABSENT
     users: set[int] = field(default_factory=set)
     """Modules in whose pass it is."""

@@ -7,12 +7,13 @@ are left out.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import product
 
 from zerofit.predict.coordinator import Handle, Weight
 from zerofit.predict.gathering import Gathered, Shares
 from zerofit.predict.ledger import Account, Ledger
 from zerofit.predict.zero_base import briefly
-from zerofit.train.zero import QUANTISED
+from zerofit.train.zero import travels_as_int8
 
 HALF = 2
 """Bytes of float16, which the kernels know alone (:893)."""
@@ -29,19 +30,20 @@ class GatheredInt8(Gathered):
         self.seconds: dict[Weight, Account] = {}
 
     def start(self, weights: list[Weight]) -> dict[Weight, Handle]:
-        """Those with a second share, and those without, apart (runtime/zero/partitioned_param_coordinator.py:597)."""
+        """Apart are those with a second share (runtime/zero/partitioned_param_coordinator.py:597), and what is int8."""
         handles: dict[Weight, Handle] = {}
-        for known in (True, False):
-            some = [weight for weight in weights if (weight in self.seconds) == known]
+        for known, rounded in product((True, False), repeat=2):
+            some = [one for one in weights if ((one in self.seconds), self.rounds(one)) == (known, rounded)]
             if some:
                 handles.update(super().start(some))
         return handles
 
     def handle(self, weights: list[Weight]) -> Handle:
-        even = all(weight.elements % (QUANTISED * self.shares.ranks) == 0 for weight in weights)
-        if not even or self.shares.ranks == 1:  # zerofit.train.zero.gather_as_int8
-            return super().handle(weights)
-        return Int8(self, weights)
+        return Int8(self, weights) if self.rounds(weights[0]) else super().handle(weights)
+
+    def rounds(self, weight: Weight) -> bool:
+        """Whether it travels as int8 (zerofit.train.zero.gather_as_int8)."""
+        return self.shares.ranks > 1 and travels_as_int8(weight.elements, self.shares.ranks, weight.adapter)
 
     def drop(self, weight: Weight) -> None:
         """As it goes for the first time, its second share is made (`_partition_param_sec`, :1900)."""

@@ -25,6 +25,7 @@ from zerofit.predict.updating import FLOAT, kept
 from zerofit.predict.zero3_hooks import hook_modules
 from zerofit.predict.zero3_linear import linear
 from zerofit.predict.zero_base import DOUBLE, DeepSpeedReplay, briefly, elements_of
+from zerofit.train.zero import ADAPTER
 
 NORM = 250_000_000
 """Elements whose norm is taken at once (:1960)."""
@@ -71,11 +72,11 @@ class Zero3(DeepSpeedReplay):
         threshold = int(self.zero["stage3_param_persistence_threshold"])
         room = int(self.zero["stage3_model_persistence_threshold"])
         weights: dict[int, Weight] = {}
-        for number, parameter in enumerate(model.parameters()):
+        for number, (name, parameter) in enumerate(model.named_parameters()):
             size = parameter.numel()
             persistent = size <= min(threshold, room)
             room -= size if persistent else 0
-            weights[id(parameter)] = Weight(number, size, parameter.requires_grad, persistent)
+            weights[id(parameter)] = Weight(number, size, parameter.requires_grad, persistent, ADAPTER in name)
         return weights
 
     def make_gathered(self) -> Gathered:

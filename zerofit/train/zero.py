@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import chain
@@ -29,6 +29,8 @@ from zerofit.train.writes import Write
 
 QUANTISED = 8
 """Elements that DeepSpeed's int8 kernels handle at once."""
+ADAPTER = ".lora_"
+"""What names of peft's adapters have."""
 
 
 class Zero(Engine):
@@ -204,14 +206,33 @@ class ZeroPlusPlus(Zero):
 
     def begin(self, wrapped: nn.Module) -> None:
         super().begin(wrapped)
+        adapters = {id(parameter) for name, parameter in wrapped.named_parameters() if ADAPTER in name}
         for parameter in wrapped.parameters():
             weight: Any = parameter
-            weight.all_gather_coalesced = partial(gather_as_int8, weight.all_gather_coalesced)
+            weight.all_gather_coalesced = partial(gather_as_int8, weight.all_gather_coalesced, adapters)
 
 
-def gather_as_int8(gather: Any, weights: Iterable[Any], safe_mode: bool = False, quantize: bool = False) -> Any:
-    """DeepSpeed's `gather`, as int8 where its kernels can: a bias of 101 would stop them or be mixed up."""
-    weights = list(weights)
-    world = dist.get_world_size()
-    even = all(weight.ds_numel % (QUANTISED * world) == 0 for weight in weights)
-    return gather(weights, safe_mode=safe_mode, quantize=quantize and even)
+def gather_as_int8(
+    gather: Any, adapters: Set[int], weights: Iterable[Any], safe_mode: bool = False, quantize: bool = False
+) -> Any:
+    """DeepSpeed's `gather`, as int8 those that may be, and the others as they are. `adapters` are `id`s."""
+    from deepspeed.runtime.zero.partition_parameters import MultipleAllGatherHandles
+
+    weights, world = list(weights), dist.get_world_size()
+    rounded = [one for one in weights if quantize and travels_as_int8(one.ds_numel, world, id(one) in adapters)]
+    chosen = set(map(id, rounded))
+    exact = [one for one in weights if id(one) not in chosen]
+    if not rounded or not exact:
+        return gather(weights, safe_mode=safe_mode, quantize=bool(rounded))
+    apart = ((rounded, True), (exact, False))
+    return MultipleAllGatherHandles([gather(some, safe_mode=safe_mode, quantize=how) for some, how in apart])
+
+
+def travels_as_int8(elements: int, ranks: int, adapter: bool) -> bool:
+    """Whether ZeRO++ rounds a weight on its way.
+
+    Not a size that DeepSpeed's kernels cannot share evenly: a bias of 101 would stop them or be mixed up. And no
+    adapter: thousands of elements have one scale (CUDAQuantizer), LoRA's B begins at zero beside an A of 0.01, and its
+    first steps would be rounded away.
+    """
+    return not adapter and elements % (QUANTISED * ranks) == 0
