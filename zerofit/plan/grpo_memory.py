@@ -178,16 +178,15 @@ def gathered(engine: Engine[Decoder]) -> int:
 def live(engine: Engine[Decoder]) -> int:
     """Weights that a forward or backward pass has gathered at most.
 
-    ZeRO-3: up to stage3_max_live_parameters elements and the head. FSDP2: a block, the next one on its way, what is of
-    no block, and the head that TRL gathers in float32.
+    ZeRO-3: up to stage3_max_live_parameters elements, the head among them. FSDP2: a block, the next one on its way,
+    what is of no block, and the head that TRL gathers in float32.
     """
     whole, model = gathered(engine), engine.sizes
     if not whole:
         return 0
-    head = model.head * engine.compute
     if engine.stage == 3:
         most = (engine.spec.deepspeed or {})["zero_optimization"]["stage3_max_live_parameters"]
-        return int(min(whole, most * engine.compute + head))
+        return int(min(whole, most * engine.compute))
     block = engine.weights(engine.compute) - model.rest * engine.compute
     return 2 * block // model.layers + model.rest * engine.compute + model.head * FLOAT
 
