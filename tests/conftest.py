@@ -26,6 +26,8 @@ if not HAS_GPU:
 settings.register_profile("zerofit", deadline=None)  # the machine may be busy
 settings.load_profile("zerofit")
 
+pytest.register_assert_rewrite("commands")  # before anything imports it
+
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 CAN_RUN = {
     "gpu": (HAS_GPU, "no CUDA device"),

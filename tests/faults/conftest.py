@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from commands import Zygote
     from resumed import References
 
-pytest.register_assert_rewrite("commands", "resumed")  # before anything imports them
+pytest.register_assert_rewrite("resumed")  # before anything imports it
 
 
 @pytest.fixture(scope="session")
