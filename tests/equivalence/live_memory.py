@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,16 +16,21 @@ from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+LOOKS = 5
+"""At something new that is gone a moment later."""
+
 
 class LiveStorages(TorchDispatchMode):
     """`peak`: bytes at the fullest moment since `reset`, of all storages that were made, or used, under it.
 
+    Above `careful` bytes it makes sure that they stay.
     Sizes are read anew at each operation: FSDP2 resizes storages without one.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.peak = 0
+        self.careful = math.inf
         self._looking = True
         self._known: dict[int, weakref.ref[Any]] = {}
 
@@ -34,9 +41,19 @@ class LiveStorages(TorchDispatchMode):
         for one in tree_leaves((args, kwargs, outputs)):
             if isinstance(one, torch.Tensor):
                 self._see(one)
-        if self._looking:
-            self.peak = max(self.peak, self.now())
+        if self._looking and (size := self.now()) > self.peak:
+            self.peak = max(self.peak, self._settled() if size > self.careful else size)
         return outputs
+
+    def _settled(self) -> int:
+        """Bytes alive once gloo's threads, which hold on to what has arrived, have had the processor."""
+        size = self.now()
+        for _ in range(LOOKS):
+            if size <= self.peak:
+                break
+            time.sleep(0.001)
+            size = min(size, self.now())
+        return size
 
     @contextmanager
     def blind_to_gloo(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ The last rank leaves RUN/memory.json: bytes at the fullest moment of a step's pa
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,10 +73,14 @@ def measured(spec: RunSpec) -> dict[str, int]:
 
     def before() -> None:
         peaks["passes"].append(live.peak)
-        live.reset()
+        begin("step")
 
     def after() -> None:
         peaks["step"].append(live.peak)
+        begin("passes")
+
+    def begin(name: str) -> None:
+        live.careful = 0.9 * min(peaks[name], default=math.inf)
         live.reset()
 
     waiting = patch("deepspeed.runtime.zero.partitioned_param_coordinator.set", LastFirst, create=True)
