@@ -60,6 +60,7 @@ SIZES = {
     "train_micro_batch_size_per_gpu",
     "gradient_accumulation_steps",
     "zero_optimization.reduce_bucket_size",
+    "zero_optimization.stage3_max_live_parameters",
     "zero_optimization.stage3_prefetch_bucket_size",
     "zero_optimization.stage3_param_persistence_threshold",
 }
