@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from commands import zygote
+from commands import OUTER, zygote
 
 TINY = """\
 name: tiny
@@ -40,8 +40,7 @@ strategy: ddp
 
 def environment(**changes: str) -> dict[str, str]:
     """This process's environment, on CPU, without what an outer launcher would have set."""
-    outer = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    kept = {name: value for name, value in os.environ.items() if name not in outer and not name.startswith("SLURM")}
+    kept = {name: value for name, value in os.environ.items() if name not in OUTER and not name.startswith("SLURM")}
     return {**kept, "ZEROFIT_DEVICE": "cpu", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", **changes}
 
 

@@ -17,14 +17,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 LOOKS = 5
-"""At something new that is gone a moment later."""
+"""A millisecond apart, at a peak that may not stay."""
 
 
 class LiveStorages(TorchDispatchMode):
     """`peak`: bytes at the fullest moment since `reset`, of all storages that were made, or used, under it.
 
-    Above `careful` bytes it makes sure that they stay.
-    Sizes are read anew at each operation: FSDP2 resizes storages without one.
+    Sizes are read anew at each operation: FSDP2 resizes storages without one. A peak above `careful` bytes has to stay:
+    gloo's threads hold on to what has arrived until they have had the processor.
     """
 
     def __init__(self) -> None:
@@ -42,12 +42,11 @@ class LiveStorages(TorchDispatchMode):
             if isinstance(one, torch.Tensor):
                 self._see(one)
         if self._looking and (size := self.now()) > self.peak:
-            self.peak = max(self.peak, self._settled() if size > self.careful else size)
+            self.peak = max(self.peak, self._settled(size) if size > self.careful else size)
         return outputs
 
-    def _settled(self) -> int:
-        """Bytes alive once gloo's threads, which hold on to what has arrived, have had the processor."""
-        size = self.now()
+    def _settled(self, size: int) -> int:
+        """Bytes alive a few milliseconds later, at their least."""
         for _ in range(LOOKS):
             if size <= self.peak:
                 break

@@ -34,7 +34,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Shown, Sh
     write_spec(cut)
     begun = [Work(str(spec.run_dir), whole=True) for spec in specs.values()]
     run_together([Work(str(cut.run_dir), whole=True, ask="evaluation, batch 1"), *begun], 2, directory / "start")
-    assert outcome_of(cut)["stopped"] is True
+    assert outcome_of(cut) == {"stopped": True, "fused_calls": 0}
     assert [path.name for path in (cut.run_dir / "checkpoints").iterdir()] == [f"step-{SAVED:06d}"]
     first = {strategy: figures(spec) for strategy, spec in specs.items()}
     for spec in specs.values():

@@ -37,8 +37,8 @@ def main() -> None:
     def body(world: World) -> None:
         for work in works:
             faulthandler.dump_traceback_later(LIMIT, exit=True)
-            with counted_fused_steps() as counted:
-                outcome = train(work) | {"fused_steps": counted[0]}
+            with counted_fused_calls() as counted:
+                outcome = train(work) | {"fused_calls": counted[0]}
             if world.rank == 0:
                 (Path(work["run"]) / "outcome.json").write_text(json.dumps(outcome))
 
@@ -125,7 +125,7 @@ def train_without_checkpoints(spec: RunSpec, swap: bool, mutations: list[str]) -
 
 
 @contextmanager
-def counted_fused_steps() -> Iterator[list[int]]:
+def counted_fused_calls() -> Iterator[list[int]]:
     """How often torch's fused AdamW is called meanwhile."""
     import torch
 

@@ -202,6 +202,18 @@ def test_zero3_takes_a_block_at_once_with_its_adapters_and_the_next() -> None:
         assert zero["stage3_max_live_parameters"] == head + 5 * gathered // 2
 
 
+def test_where_a_block_is_not_known_the_usual_limit_stays() -> None:
+    experts = {**SHAPES["qwen3-8b"], "model_type": "qwen3_moe", "num_experts": 8}
+    weights = {"offload": {"params": "nvme", "optimizer": "nvme", "nvme_path": "/nvme"}}
+    for model, offload in (
+        ({"kind": "patch_lm", "shape": experts}, {}),
+        ({"shape": None, "pretrained": "someone/some-vit"}, {}),
+        ({"shape": "vit-huge"}, weights),
+    ):
+        made = config_of(recipe(model=model, strategy={"name": "zero3", **offload}))
+        assert made["zero_optimization"]["stage3_max_live_parameters"] == 1_000_000_000
+
+
 @pytest.mark.parametrize(
     ("name", "offload", "settings"),
     [

@@ -233,3 +233,4 @@ def test_what_is_advised_helps() -> None:
 def test_a_cpu_gets_no_advice_and_a_mixture_of_experts_none_that_is_wrong() -> None:
     assert advice(planned(grpo(), CPU)) == []
     assert decoder_of({"model_type": "qwen3_moe", "hidden_size": 8, "num_experts": 4}) is None
+    assert decoder_of({"model_type": "deepseek_v3", "hidden_size": 8, "n_routed_experts": 4}) is None

@@ -21,6 +21,8 @@ from zerofit.models.trained import TrainedModel
 from zerofit.plan.seeds import seed_of
 
 BASE = ".base_layer."
+ADAPTER = ".lora_"
+"""What names of adapters' weights have."""
 DOWN, UP = ".lora_A.default.weight", ".lora_B.default.weight"
 
 

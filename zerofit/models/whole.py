@@ -15,7 +15,7 @@ from transformers.initialization import no_init_weights
 from transformers.pytorch_utils import Conv1D
 
 from zerofit.config.errors import UserError
-from zerofit.models.adapters import BASE, DOWN, UP, add_adapters, target_layers, with_adapters
+from zerofit.models.adapters import ADAPTER, BASE, DOWN, UP, add_adapters, target_layers, with_adapters
 from zerofit.models.build import KINDS, drawing_device, first_weights
 from zerofit.models.config import make_config
 from zerofit.models.frozen import WeightHash, check_frozen, trains_a_part
@@ -90,7 +90,7 @@ def all_weights(
         if name not in held:
             raise UserError(f"{directory} lacks {name}: it is of another model than run.json says")
     for name in rest:
-        if merged and ".lora_" in name:
+        if merged and ADAPTER in name:
             continue
         if merged and BASE in name:
             yield from _named(described, name, held[name](), held, merged)

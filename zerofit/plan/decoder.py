@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from zerofit.plan.shapes import hidden_size, is_gated
+from zerofit.plan.shapes import has_experts, hidden_size, is_gated
 
 WITH_QKV_BIAS = ("qwen2",)
 """Families whose config does not say that queries, keys and values have a bias."""
@@ -124,7 +124,7 @@ class Decoder:
 def decoder_of(fields: Mapping[str, Any] | None) -> Decoder | None:
     """The sizes that config fields say; None where they do not, and for a mixture of experts."""
     hidden = hidden_size(fields)
-    if fields is None or hidden is None or "num_experts" in fields or "num_local_experts" in fields:
+    if fields is None or hidden is None or has_experts(fields):
         return None
     layers, heads = (fields.get(f"num_{what}", fields.get(f"n_{short}")) for what, short in _COUNTED)
     context, vocabulary = context_of(fields), fields.get("vocab_size")

@@ -17,7 +17,7 @@ from zerofit.config.strategy import ZERO_STAGE, Offload
 from zerofit.plan.deepspeed_sections import sections
 from zerofit.plan.deepspeed_user import overlay
 from zerofit.plan.precision import Precision
-from zerofit.plan.shapes import adapter_elements, block_elements, hidden_size, known_fields
+from zerofit.plan.shapes import Shape, adapter_elements, block_elements, has_experts, hidden_size, known_fields
 from zerofit.plan.spec import Batches, Hardware, NamedStrategy
 from zerofit.plan.strategy import Chosen
 from zerofit.plan.units import gathers_blocks
@@ -25,6 +25,8 @@ from zerofit.plan.units import gathers_blocks
 UNKNOWN_BLOCK = 200_000_000  # elements: the block of an 8 B decoder has 193 M
 SMALLEST_BUCKET, LARGEST_BUCKET = 1_000_000, 500_000_000
 PERSISTENT = 100_000
+USUAL = 1_000_000_000
+"""DeepSpeed's own limit on what is gathered."""
 
 
 def make_deepspeed(
@@ -145,10 +147,10 @@ def _zero(model: Model, strategy: NamedStrategy, hardware: Hardware, ranks: int)
         "stage3_prefetch_bucket_size": gathered,
         "stage3_param_persistence_threshold": min(10 * hidden, PERSISTENT) if hidden else PERSISTENT,
         "stage3_model_persistence_threshold": sys.maxsize,
-        "stage3_max_live_parameters": _live(model, gathered) if gathers_blocks(offload) else 1_000_000_000,
+        "stage3_max_live_parameters": _live(model, fields, gathered) if gathers_blocks(offload) else USUAL,
         # Of a block DeepSpeed 0.19.8 takes all weights to be needed again where backward begins (PartitionedParameter-
         # Coordinator.__params_to_release): the last 1e9 elements would stay, where the loss needs the memory.
-        "stage3_max_reuse_distance": 0 if gathers_blocks(offload) else 1_000_000_000,
+        "stage3_max_reuse_distance": 0 if gathers_blocks(offload) else USUAL,
         "stage3_gather_16bit_weights_on_model_save": True,
         "stage3_module_granularity_threshold": 0,
         "stage3_use_all_reduce_for_fetch_params": False,
@@ -164,18 +166,20 @@ def _zero(model: Model, strategy: NamedStrategy, hardware: Hardware, ranks: int)
     }
 
 
-def _live(model: Model, gathered: int) -> int:
+def _live(model: Model, fields: Shape | None, gathered: int) -> int:
     """Elements up to which ZeRO-3 prefetches: the block in use, the one that follows, and room for what stays.
 
     Each module outside of blocks that a pass enters lets another bucket come (DeepSpeed 0.19.8, partitioned_param_
     coordinator.py:453), so that under the usual 1e9 half a ViT-Huge would be there at once. A language model's head,
     whose weight losses read outside of its module, stays for the whole step (parameter_offload.py, ZeROOrderedDict).
     """
+    if fields is None or has_experts(fields):  # a block's size is not known
+        return USUAL
+    room = 5 * gathered // 2
     if isinstance(model, Vit | PatchLM):
-        return 5 * gathered // 2
-    fields = known_fields(model) or {}
-    head = (fields.get("vocab_size") or 0) * (hidden_size(fields) or 0)
-    return head + 5 * gathered // 2 if head else 1_000_000_000
+        return room
+    vocabulary, hidden = fields.get("vocab_size"), hidden_size(fields)
+    return vocabulary * hidden + room if vocabulary and hidden else USUAL
 
 
 def _bucket(elements: int) -> int:

@@ -302,6 +302,11 @@ def is_gated(fields: Mapping[str, Any]) -> bool:
     return fields.get("hidden_act") == "silu" or str(fields.get("model_type")).startswith(GATED)
 
 
+def has_experts(fields: Mapping[str, Any]) -> bool:
+    """Whether MLPs are mixtures of experts, as Mixtral, Qwen and DeepSeek name them."""
+    return any(name in fields for name in ("num_experts", "num_local_experts", "n_routed_experts"))
+
+
 def block_elements(fields: Mapping[str, Any] | None) -> int | None:
     """Weight elements of one transformer block, without biases and norms; None where the fields do not say."""
     linears = _linears(fields)

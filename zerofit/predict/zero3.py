@@ -12,6 +12,7 @@ from unittest.mock import patch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zerofit.models.adapters import ADAPTER
 from zerofit.models.trained import TrainedModel
 from zerofit.plan.spec import RunSpec
 from zerofit.plan.units import gathers_blocks
@@ -25,7 +26,6 @@ from zerofit.predict.updating import FLOAT, kept
 from zerofit.predict.zero3_hooks import hook_modules
 from zerofit.predict.zero3_linear import linear
 from zerofit.predict.zero_base import DOUBLE, DeepSpeedReplay, briefly, elements_of
-from zerofit.train.zero import ADAPTER
 
 NORM = 250_000_000
 """Elements whose norm is taken at once (:1960)."""

@@ -178,9 +178,8 @@ class RunTrainer(Trainer):
         trained = [part.detach() for weight, part in held if weight.requires_grad and part.numel()]
         # `isfinite` would hold a copy of each beside it; these read, and hand a NaN on.
         bounds = [torch.stack(torch.aminmax(part)).to(self.args.device, torch.float32) for part in trained]
-        ruined = torch.zeros((), device=self.args.device)
-        if bounds:
-            ruined += ~torch.cat(bounds).isfinite().all()
+        none = torch.zeros(2, device=self.args.device)  # a rank's shares may be empty
+        ruined = (~torch.cat([none, *bounds]).isfinite().all()).float()
         dist.all_reduce(ruined, op=dist.ReduceOp.MAX)
         if ruined.item():
             raise UserError(

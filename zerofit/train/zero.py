@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from zerofit.config.strategy import ZERO_STAGE
+from zerofit.models.adapters import ADAPTER
 from zerofit.models.placement import Placement, WholePlacement
 from zerofit.models.quantised import scale_tensors
 from zerofit.models.trained import TrainedModel
@@ -29,8 +30,6 @@ from zerofit.train.writes import Write
 
 QUANTISED = 8
 """Elements that DeepSpeed's int8 kernels handle at once."""
-ADAPTER = ".lora_"
-"""What names of peft's adapters have."""
 
 
 class Zero(Engine):
