@@ -15,9 +15,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
-import subprocess
-import sys
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import noise
+import warm
 
 if TYPE_CHECKING:
     from zerofit.plan.spec import RunSpec
@@ -220,17 +221,18 @@ class Running:
     name: str
     run: Path
     cards: list[int]
-    process: subprocess.Popen[bytes]
+    child: int
 
 
 def measure(options: argparse.Namespace) -> None:
     """What each configuration reaches that has no measurement yet, the least of all cards' memory first."""
+    warm.import_all()
     rows = read(options.file)
     waiting = {
         name: given
         for gpus in options.gpus
         for name, given in configurations(gpus, options.data)
-        if rows.get(name, {}).get("measured_gib") is None
+        if rows.get(name, {}).get("measured_gib") is None and re.search(options.match, name)
     }
     needs = {name: SLACK * rows.get(name, {}).get("predicted_gib", options.room) for name in waiting}
     running: list[Running] = []
@@ -242,11 +244,13 @@ def measure(options: argparse.Namespace) -> None:
             if cards:
                 order.remove(name)
                 running.append(start(name, waiting[name], cards, options))
-        for one in [one for one in running if one.process.poll() is not None]:
+        for one, code in [(one, warm.ended(one.child)) for one in running]:
+            if code is None:
+                continue
             running.remove(one)
-            if one.process.returncode:
-                log = (options.out / f"{one.run.name}.log").read_text()[-600:]
-                print(json.dumps({"configuration": one.name, "failed": one.process.returncode, "log": log}), flush=True)
+            if code:
+                log = (options.out / f"{one.run.name}.stderr").read_text()[-600:]
+                print(json.dumps({"configuration": one.name, "failed": code, "log": log}), flush=True)
                 continue
             found = measured(one.run, alone=options.room == 0)
             rows[one.name] = {**rows.get(one.name, {"configuration": one.name}), **found}
@@ -255,7 +259,7 @@ def measure(options: argparse.Namespace) -> None:
         time.sleep(0.5)
     for one in running:
         print(json.dumps({"configuration": one.name, "failed": "time"}), flush=True)
-        one.process.terminate()
+        os.kill(one.child, signal.SIGKILL)  # its ranks end with it
 
 
 def ranks_of(name: str) -> int:
@@ -277,16 +281,14 @@ def place(name: str, running: list[Running], needs: dict[str, float], options: a
 
 
 def start(name: str, given: list[str], cards: list[int], options: argparse.Namespace) -> Running:
-    """Its run, whose output goes to a file."""
+    """Its run, whose output goes to files."""
     run = options.out / name.replace("/", "-")
     shutil.rmtree(run, ignore_errors=True)
-    command = [sys.executable, "-m", "zerofit", "train", *given, f"run_dir={run}", "--nproc", str(len(cards))]
+    command = ["train", *given, f"run_dir={run}", "--nproc", str(len(cards))]
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     numbers = seen.split(",") if seen else list(map(str, range(options.cards)))
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(numbers[card] for card in cards)}
-    with (options.out / f"{run.name}.log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-    return Running(name, run, cards, process)
+    return Running(name, run, cards, warm.start(command, options.out / run.name, environment))
 
 
 def measured(run: Path, alone: bool) -> dict[str, Any]:
@@ -341,6 +343,7 @@ def main() -> None:
     parser.add_argument("--gpus", type=int, nargs="+", default=[1], help="of a configuration")
     parser.add_argument("--cards", type=int, help="GPUs to place them on; as many as the largest takes")
     parser.add_argument("--room", type=float, default=0.0, help="GiB of a GPU for runs side by side; 0: one by one")
+    parser.add_argument("--match", default="", metavar="REGEX", help="measure configurations of such names alone")
     parser.add_argument("--limit", type=float, default=3600.0, help="seconds of measuring")
     options = parser.parse_args()
     options.cards = options.cards or max(options.gpus)

@@ -74,7 +74,7 @@ class LiveStorages(TorchDispatchMode):
 
     def now(self) -> int:
         """Bytes alive."""
-        storages = [reference() for reference in self._known.values()]
+        storages = [reference() for reference in list(self._known.values())]  # gloo's threads forget meanwhile
         return sum(storage.nbytes() for storage in storages if storage is not None)
 
     def reset(self) -> None:

@@ -4,8 +4,8 @@
 
 Of those that are called so, AdamW is fused, as on CUDA.
 
-The last rank leaves RUN/memory.json: bytes at the fullest moment of a step's passes (`passes`), and of its optimizer
-(`step`).
+Rank 0 leaves RUN/memory.json: bytes of the fullest rank at the fullest moment of a step's passes (`passes`; of the
+second step alone: `second`), and of its optimizer (`step`).
 """
 
 from __future__ import annotations
@@ -31,12 +31,16 @@ from zerofit.plan.spec import RunSpec
 
 def main() -> None:
     runs = json.loads(Path(sys.argv[1]).read_text())
+    import torch.distributed as dist
 
     def body(world: World) -> None:
         for run in runs:
             figures = measured(read_spec(Path(run)))
-            if world.rank == world.size - 1:
-                (Path(run) / "memory.json").write_text(json.dumps(figures))
+            ranks: list[Any] = [None] * world.size
+            dist.all_gather_object(ranks, figures)
+            if world.rank == 0:
+                fullest = {phase: max(one[phase] for one in ranks) for phase in figures}
+                (Path(run) / "memory.json").write_text(json.dumps(fullest))
 
     be_rank(Path(sys.argv[1]).parent / "logs", body, LIMIT)
 
@@ -93,7 +97,7 @@ def measured(spec: RunSpec) -> dict[str, int]:
         finally:
             close(run.job.train_loader())
     # The first steps make what stays; gloo's threads now and then hold on to a tensor for longer, more so under load.
-    return {name: min(found[2:]) for name, found in peaks.items()}
+    return {name: min(found[2:]) for name, found in peaks.items()} | {"second": peaks["passes"][1]}
 
 
 if __name__ == "__main__":

@@ -119,8 +119,13 @@ def predicted(spec: RunSpec) -> dict[str, int]:
         patch.object(playing, "multiplying", lambda _: 0),
         patch.object(fused, "DEVICES", {"cpu"} if "fused" in spec.run_dir.name else {"cuda"}),
     ):
-        peaks = playing.play(spec).books.device.peaks
-    return {"passes": max(peaks["forward"].total, peaks["backward"].total), "step": peaks["step"].total}
+        ranks = [played.books.device.peaks for played in playing.play_ranks(spec)]
+    once, *passes, step = (
+        max(peaks[phase].total for peaks in ranks) for phase in ("init", "forward", "backward", "step")
+    )
+    return {"passes": max(passes), "step": step} | (
+        {"second": max(once, *passes)} if spec.strategy.name == "ddp" else {}  # which makes its buckets anew then
+    )
 
 
 def data(spec: RunSpec) -> int:

@@ -97,7 +97,7 @@ def _of_training(engine: Engine[Anatomy]) -> dict[str, Split]:
     if engine.stage == 3 or engine.name == "ddp":
         resident["buckets"] = buckets(engine)
     return {
-        "init": _init(engine),
+        "init": _init(engine, resident),
         "forward": _forward(engine, resident, found.gradients),
         "backward": _backward(engine, resident, found.gradients),
         "step": resident | {"gradients": found.gradients, "other": update(engine)},
@@ -105,11 +105,15 @@ def _of_training(engine: Engine[Anatomy]) -> dict[str, Split]:
     }
 
 
-def _init(engine: Engine[Anatomy]) -> Split:
-    """DeepSpeed copies trained weights into one flat tensor, where the card has room for that; else by way of the host.
+def _init(engine: Engine[Anatomy], resident: Split) -> Split:
+    """DDP makes buckets anew as the second step begins: gradients that are added up keep the first ones so long.
+
+    DeepSpeed copies trained weights into one flat tensor, where the card has room for that; else by way of the host.
 
     It then makes float32 masters of a rank's share (stage_1_and_2.py:436-465).
     """
+    if engine.name == "ddp" and engine.spec.batches.accumulation > 1:
+        return resident | {"buckets": 2 * resident["buckets"]}
     offload = engine.spec.strategy.offload
     weights = 0 if offload.params else engine.weights(engine.held) // (engine.ranks if engine.sharded else 1)
     if engine.stage not in (1, 2):

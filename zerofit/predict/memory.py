@@ -9,7 +9,7 @@ from zerofit.plan.host_memory import PROCESS
 from zerofit.plan.prediction import Memory, Unpredicted
 from zerofit.plan.shaped import shaped
 from zerofit.plan.spec import RunSpec
-from zerofit.predict.playing import play
+from zerofit.predict.playing import play_ranks
 from zerofit.predict.rollouts import modelled
 from zerofit.predict.watch import Observer
 
@@ -23,7 +23,7 @@ def predict_memory(spec: RunSpec, observers: Sequence[Observer] = ()) -> Memory:
     That is raised where a model's shape is not at hand, and where it decides on values that are there in a run alone.
     """
     try:
-        played = play(playable(spec), observers)
+        played = max(play_ranks(playable(spec), observers), key=lambda one: one.books.device.fullest[1].total)
     except RuntimeError as error:  # of fake tensors; DataDependentOutputException is one
         said = " ".join(str(error).split())[:200]
         raise Unpredicted(f"a step cannot be played through on tensors without values: {said}") from error

@@ -59,11 +59,18 @@ class Whole(Replay):
 class Replicated(Whole):
     """ddp: gradients are moved into buckets that stay, of which they are views from then on."""
 
+    def attach(self, model: TrainedModel) -> None:
+        """As the second step begins all buckets are made anew, once: zeroed gradients keep the first ones so long."""
+        super().attach(model)
+        if self.spec.batches.accumulation > 1:
+            self.books.device.open("buckets", self.buckets).close()
+
     def connect(self, model: TrainedModel) -> None:
         device = self.books.device
         sent = [*model.parameters(), *model.buffers()]
         device.open("other", _sending(one.numel() * one.itemsize for one in sent)).close()
-        device.open("buckets", self._buckets())
+        self.buckets = self._buckets()
+        device.open("buckets", self.buckets)
         for parameter in self.trained:
             parameter.register_post_accumulate_grad_hook(_moved)
 

@@ -42,18 +42,27 @@ class Played:
     books: Books
     not_modelled: tuple[str, ...]
     """What the engine does that its replay does not."""
+    rival: int | None
+    """Another rank that may need more."""
 
 
-def play(spec: RunSpec, observers: Sequence[Observer] = ()) -> Played:
+def play_ranks(spec: RunSpec, observers: Sequence[Observer] = ()) -> list[Played]:
+    """As `play`: of the last rank, and of another one that may need more, which `observers` do not see."""
+    last = play(spec, observers)
+    return [last] if last.rival is None else [last, play(spec, rank=last.rival)]
+
+
+def play(spec: RunSpec, observers: Sequence[Observer] = (), rank: int | None = None) -> Played:
     """Play what a run does over and over: a rollout, a step, an evaluation. `spec` is a `shaped` one.
 
     An evaluation of batches that are no larger than those of training is left out: it needs less than their forward
-    pass. `observers` see every operation on tensors. Raises UserError as `build_model` does, and what fake tensors
-    raise where a model decides on values.
+    pass. `observers` see every operation on tensors. `rank`: by default the last.
+    Raises UserError as `build_model` does, and what fake tensors raise where a model decides on values.
     """
     books = Books(Ledger(), Ledger())
     extracting = extracts(spec)
     replay, mode = (EXTRACTING if extracting else REPLAYS)[spec.strategy.name](spec, books), KnowingMode()
+    replay.rank = replay.rank if rank is None else rank
     model = fake_model(spec, replay.held(), mode)
     steps = _steps(spec.recipe.task)(spec)
     training = steps.batch(spec.batches.micro, training=True)
@@ -92,7 +101,7 @@ def play(spec: RunSpec, observers: Sequence[Observer] = ()) -> Played:
         if not extracting:
             enter(books, "save")
             books.device.open("gathered", _gathered_to_save(spec, model)).close()
-    return Played(books, replay.not_modelled)
+    return Played(books, replay.not_modelled, replay.rival)
 
 
 def extracts(spec: RunSpec) -> bool:

@@ -31,7 +31,8 @@ class Books:
 class Replay(ABC):
     """An engine around a step: open what is resident, hook the model, then be told what happens.
 
-    Of several ranks the last one is replayed: its layers come first in backward, and it needs most.
+    Of several ranks the last one is replayed, unless `rank` is set before `attach`: its layers come first in backward,
+    and it needs most, or nearly so.
     """
 
     not_modelled: tuple[str, ...] = ()
@@ -43,6 +44,9 @@ class Replay(ABC):
 
     def __init__(self, spec: RunSpec, books: Books) -> None:
         self.spec, self.books = spec, books
+        self.rank = spec.batches.ranks - 1
+        self.rival: int | None = None
+        """Another rank that may need more than the last; known once attached."""
         self.last = True
 
     def begin_micro_step(self, last: bool) -> None:

@@ -14,6 +14,9 @@ from zerofit.predict.updating import FLOAT, kept
 from zerofit.predict.zero_base import DOUBLE, briefly, elements_of
 from zerofit.predict.zero_reducing import Place, Reducing
 
+WORTH = 0.003
+"""Of what a rank holds for good: gradients of another one that are more by less are not looked for."""
+
 
 class Zero(Reducing):
     """Weights whole; masters and moments of a partition.
@@ -24,8 +27,7 @@ class Zero(Reducing):
     def take(self, model: TrainedModel) -> None:
         device = self.books.device
         self.flats = [Flat(tuple(one.numel() for one in group), self.ranks) for group in self.groups]
-        rank = self.ranks - 1
-        held = [dict(flat.of(rank)) for flat in self.flats]
+        held = [dict(flat.of(self.rank)) for flat in self.flats]
         self.places = {
             id(one): Place(number, index, held[number].get(index, 0))
             for number, group in enumerate(self.groups)
@@ -40,6 +42,17 @@ class Zero(Reducing):
             self._flatten(flat, account)
             self.make_masters(flat)
         self.make_states()
+        self.rival = self._rival()
+
+    def _rival(self) -> int | None:
+        """The rank with most gradients of its own, where that is worth another look: whole ones are kept of whatever
+        touches a partition, and with rates by depth, which are groups, that may be twice the partition.
+        """
+        own = [
+            sum(flat.sizes[index] for flat in self.flats for index, _ in flat.of(rank)) for rank in range(self.ranks)
+        ]
+        most = max(range(self.ranks), key=lambda rank: own[rank])
+        return most if self.item * (own[most] - own[-1]) > WORTH * self.books.device.total else None
 
     def _flatten(self, flat: Flat, whole: Account) -> None:
         """The group's weights move into one flat tensor, on the device where that has room beside them (:453)."""

@@ -137,7 +137,7 @@ class Reducing(DeepSpeedReplay):
         for parameter in self.filling:
             place = self.places[id(parameter)]
             for cut in self.flats[place.group].cuts[place.index]:
-                own = self.compact and cut.partition == self.ranks - 1
+                own = self.compact and cut.partition == self.rank
                 if own:
                     self._make_sums(place.group)
                 if cut.partition == before and not own:

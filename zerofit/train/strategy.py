@@ -71,8 +71,10 @@ class Replicated(Engine):
         self.expect_optimizer(inner(optimizer))
 
     def begin(self, wrapped: nn.Module) -> None:
-        if isinstance(wrapped, DistributedDataParallel):
-            # Gradients that are None after a step lie beside their buckets until the last micro-batch of the next.
+        # Gradients that are None after a step lie beside their buckets until its last micro-batch: better zeros. Where
+        # the first is the last, None: as the second step begins all buckets are made anew, in the order in which
+        # gradients came, and gradients would keep the old ones until then.
+        if isinstance(wrapped, DistributedDataParallel) and self.spec.batches.accumulation > 1:
             wrapped.zero_grad = partial(wrapped.zero_grad, set_to_none=False)  # type: ignore[method-assign]
 
     def restore(self, model: nn.Module, wrapped: nn.Module, optimizer: Any, state: TrainingState) -> None:
