@@ -17,7 +17,8 @@ import json
 import os
 import re
 import shutil
-import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +26,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import noise
-import warm
 
 if TYPE_CHECKING:
     from zerofit.plan.spec import RunSpec
@@ -221,12 +221,11 @@ class Running:
     name: str
     run: Path
     cards: list[int]
-    child: int
+    process: subprocess.Popen[bytes]
 
 
 def measure(options: argparse.Namespace) -> None:
     """What each configuration reaches that has no measurement yet, the least of all cards' memory first."""
-    warm.import_all()
     rows = read(options.file)
     waiting = {
         name: given
@@ -244,13 +243,11 @@ def measure(options: argparse.Namespace) -> None:
             if cards:
                 order.remove(name)
                 running.append(start(name, waiting[name], cards, options))
-        for one, code in [(one, warm.ended(one.child)) for one in running]:
-            if code is None:
-                continue
+        for one in [one for one in running if one.process.poll() is not None]:
             running.remove(one)
-            if code:
-                log = (options.out / f"{one.run.name}.stderr").read_text()[-600:]
-                print(json.dumps({"configuration": one.name, "failed": code, "log": log}), flush=True)
+            if one.process.returncode:
+                log = (options.out / f"{one.run.name}.log").read_text()[-600:]
+                print(json.dumps({"configuration": one.name, "failed": one.process.returncode, "log": log}), flush=True)
                 continue
             found = measured(one.run, alone=options.room == 0)
             rows[one.name] = {**rows.get(one.name, {"configuration": one.name}), **found}
@@ -259,7 +256,7 @@ def measure(options: argparse.Namespace) -> None:
         time.sleep(0.5)
     for one in running:
         print(json.dumps({"configuration": one.name, "failed": "time"}), flush=True)
-        os.kill(one.child, signal.SIGKILL)  # its ranks end with it
+        one.process.terminate()
 
 
 def ranks_of(name: str) -> int:
@@ -281,14 +278,16 @@ def place(name: str, running: list[Running], needs: dict[str, float], options: a
 
 
 def start(name: str, given: list[str], cards: list[int], options: argparse.Namespace) -> Running:
-    """Its run, whose output goes to files."""
+    """Its run, whose output goes to a file."""
     run = options.out / name.replace("/", "-")
     shutil.rmtree(run, ignore_errors=True)
-    command = ["train", *given, f"run_dir={run}", "--nproc", str(len(cards))]
+    command = [sys.executable, "-m", "zerofit", "train", *given, f"run_dir={run}", "--nproc", str(len(cards))]
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     numbers = seen.split(",") if seen else list(map(str, range(options.cards)))
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(numbers[card] for card in cards)}
-    return Running(name, run, cards, warm.start(command, options.out / run.name, environment))
+    with (options.out / f"{run.name}.log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    return Running(name, run, cards, process)
 
 
 def measured(run: Path, alone: bool) -> dict[str, Any]:

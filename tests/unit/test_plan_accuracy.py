@@ -23,6 +23,11 @@ NAMES = (
     "classify-1.7b/fsdp2/2",
     "lora-8b/fsdp2/2",
     "qlora-7b/zero2/4",
+    "vit-huge/zero2/4",
+    "lora-8b/zero3/4",
+    "probe-8b/zero3/2",
+    "sft-1.7b/zero3/2",
+    "cad-alike-1.7b/zero3/4",
 )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -22,6 +23,8 @@ from zerofit.report.trace.body import Analysis, Kernel, Rank, make_strip
 from zerofit.report.trace.scan import GPU, Scanned
 
 INSTALL = "pip install 'zerofit[trace]'"
+EXACT = "HTA_DISABLE_NS_ROUNDING"
+"""HTA's variable without which it cuts each kernel to whole microseconds within, a third of those of two or three."""
 LAUNCH_GAP = 30.0
 """Microseconds between two kernels, of which the second one waited in the queue, that are the launch's own."""
 
@@ -203,13 +206,18 @@ def _launches(trace: Any, ranks: Sequence[int]) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without what HTA prints, logs and warns of: pandas' deprecations, and the time that each of its steps took."""
+    """To the nanosecond, and without what HTA prints, logs and warns of: pandas' deprecations, and its steps' times."""
     logger = logging.getLogger("hta")
-    level = logger.level
+    level, rounding = logger.level, os.environ.get(EXACT)
     logger.setLevel(logging.CRITICAL + 1)
+    os.environ[EXACT] = "1"
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
         logger.setLevel(level)
+        if rounding is None:
+            del os.environ[EXACT]
+        else:
+            os.environ[EXACT] = rounding
