@@ -87,7 +87,7 @@ def test_a_large_model_is_sharded_as_far_as_it_must_be() -> None:
 
 def test_what_small_cards_cannot_hold_is_offloaded() -> None:
     spec = planned("qwen3-8b-sft", Asked(2, None, "11GiB", "512GiB"), "data.max_length=512").spec
-    assert how(spec) == ("zero3", "cpu", "full")
+    assert how(spec) == ("fsdp2", "cpu", "full")
     assert made(spec).chosen is not None
     short = planned("qwen3-8b-sft", Asked(2, None, "11GiB", "64GiB"), "data.max_length=512").spec
     with pytest.raises(UserError, match=r"auto: nothing fits 2 x GPU of 11 GiB.*of the host's 64"):

@@ -83,7 +83,8 @@ def test_what_is_sent_is_what_the_papers_count(trained: int, frozen: int, ranks:
     assert moved("zero2").exposed == moved("zero1").exposed == pytest.approx(2 * trained * share)
     whole = accumulation * (4 * (trained + frozen) + 2 * trained) * share
     assert moved("zero3").hidden == moved("fsdp2").hidden == pytest.approx(whole)
-    assert moved("zero3").optimizer == pytest.approx(40 * trained / ranks)
+    assert moved("fsdp2").optimizer == pytest.approx(28 * trained / ranks)
+    assert moved("zero3").optimizer == pytest.approx(74 * trained / ranks)
     assert moved("zero3").pcie == 0
     assert traffic(
         images(VIT, ranks, strategy={"name": "zero3", "offload": {"optimizer": "cpu"}, "precision": "bf16"}), 100, 0
@@ -113,7 +114,7 @@ def test_what_was_measured_is_ranked_right_and_met_within_the_band_and_half_of_i
         assert made.samples_s == pytest.approx(256 / made.step_s, rel=1e-3)
         assert made.step_s == pytest.approx(seconds, rel=1.5 * made.error)
     assert found["zero3"].step_s == found["zero3"].parts["host"] > 3 * found["zero2"].step_s
-    assert blocks - found["zero2"].parts["host"] < (found["zero3"].parts["host"] - found["zero2"].parts["host"]) / 5
+    assert blocks - found["zero2"].parts["host"] < (found["zero3"].parts["host"] - found["zero2"].parts["host"]) / 3
     assert found["ddp"].parts["compute"] > found["zero2"].parts["compute"], "autocast casts at each use"
 
 

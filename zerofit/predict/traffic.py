@@ -21,8 +21,10 @@ Each once, as the fused kernel does (plan/fused.py).
 """
 OTHERS_FLOAT = 20
 """The same with one moment."""
-MASTERS = 12
-"""Besides, under ZeRO: the gradient in low precision in, its float32 copy out and in for the norm, the weight out."""
+MASTERS = 46
+"""Besides, under ZeRO-1 and 2, and nearly so under 3 (DeepSpeed 0.19.8, runtime/zero/stage_1_and_2.py:3020-3130), of a
+gradient in 2 bytes: looked through for what is not finite (4), its norm in float64 (18), made flat (4), cast (6),
+scaled (8); and the weight cast back (6)."""
 INT8 = 1
 
 
