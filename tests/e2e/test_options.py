@@ -46,10 +46,14 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 @pytest.mark.parametrize(
-    "strategy", ["zero2", *(pytest.param(one, marks=pytest.mark.thorough) for one in ("ddp", "fsdp2"))]
+    ("strategy", "recomputed"),
+    [("ddp", "none"), ("fsdp2", "none"), ("zero2", "none"), ("zero3", "none"), ("zero3", "full")],
 )
-def test_compiled_blocks_train_the_same(tmp_path: Path, kernels: Path, plain: list[float], strategy: str) -> None:
-    run = train_three_steps(tmp_path / "run", kernels, f"strategy={{name: {strategy}, compile: true}}")
+def test_compiled_blocks_train_the_same(
+    tmp_path: Path, kernels: Path, plain: list[float], strategy: str, recomputed: str
+) -> None:
+    fields = f"name: {strategy}, compile: true, activation_checkpointing: {recomputed}"
+    run = train_three_steps(tmp_path / "run", kernels, f"strategy={{{fields}}}")
     assert losses(run) == pytest.approx(plain, rel=1e-6)
     assert traced(run)
     assert list(kernels.glob("**/*.cpp"))

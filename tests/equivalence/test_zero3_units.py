@@ -30,6 +30,7 @@ STRATEGIES = {
     "zero3": {"name": "zero3"},
     "recomputed": {"name": "zero3", "activation_checkpointing": "full"},
     "half": {"name": "zero3", "activation_checkpointing": "selective"},
+    "compiled": {"name": "zero3", "compile": True},
 }
 
 
@@ -63,7 +64,13 @@ def test_the_weights_are_those_of_zero_2_to_the_last_bit(trained: dict[str, RunS
     assert all((value != 0).any() for value in right.values()), "every adapter has learnt"
 
 
-@pytest.mark.parametrize("name", ["zero3", "recomputed", "half"])
+def test_compiled_blocks_have_the_same_weights_but_for_the_last_bits(trained: dict[str, RunSpec]) -> None:
+    found, right = (load_file(_last(trained[one]) / WEIGHTS) for one in ("compiled", "zero2"))
+    assert found.keys() == right.keys()
+    assert max((found[key] - right[key]).abs().max() for key in right) < 2e-6
+
+
+@pytest.mark.parametrize("name", ["zero3", "recomputed", "half", "compiled"])
 def test_a_block_is_gathered_at_once(trained: dict[str, RunSpec], name: str) -> None:
     """In forward and in backward, however often it is computed; outside are embeddings, norm and head."""
     seen = [call for call, _ in json.loads((trained[name].run_dir / "collectives-0.json").read_text())]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from zerofit.config.errors import UserError
 from zerofit.config.schema import Recipe
 from zerofit.plan.spec import CadFacts, Hardware, ImageFacts, TextFacts
 
@@ -50,3 +51,9 @@ def recipe(**sections: dict[str, Any] | str) -> Recipe:
     for name, section in sections.items():
         fields[name] = section if isinstance(section, str) else fields.get(name, {}) | section
     return Recipe.model_validate(fields)
+
+
+def refuse_zero3(name: str, *_: object) -> None:
+    """In place of what looks at strategies."""
+    if name == "zero3":
+        raise UserError("zero3 cannot do it")

@@ -115,7 +115,19 @@ def test_files_that_ask_for_what_there_is_not(tmp_path: Path, name: str, said: l
             {"deepspeed_config": {"deepspeed_moe_layer_cls_names": "A"}},
             "a mixture of experts as well",
         ),
-        ("deepspeed_zero3", {"dynamo_backend": "INDUCTOR"}, "a compiled one cannot: use zero2"),
+        (
+            "deepspeed_zero3",
+            {
+                "dynamo_backend": "INDUCTOR",
+                "deepspeed_config": {
+                    "offload_optimizer_device": "nvme",
+                    "offload_optimizer_nvme_path": "/tmp",
+                    "offload_param_device": "nvme",
+                    "offload_param_nvme_path": "/tmp",
+                },
+            },
+            "which a compiled one cannot: offload to cpu",
+        ),
         ("fsdp2", {"fsdp_config": {"fsdp_version": 1}}, "fsdp_version is 1: zerofit runs FSDP2"),
         ("fsdp2", {"fsdp_config": {"fsdp_reshard_after_forward": False}}, "are what zero2 has"),
         ("fsdp2", {"fsdp_config": {"fsdp_auto_wrap_policy": "SIZE_BASED_WRAP"}}, "shards block by block"),

@@ -51,7 +51,7 @@ class Strategy(Section):
     """Recompute nothing, every other block, or every block in backward. auto: chosen along with the strategy or the
     micro-batch, where one of them is auto, else none."""
     compile: bool = False
-    """`torch.compile` the transformer blocks; not under ZeRO-3."""
+    """`torch.compile` the transformer blocks; not with weights on a drive."""
     accelerate: str | None = None
     """A file of `accelerate config` that is the whole strategy, in place of `name` and `offload`."""
     deepspeed: dict[str, Any] | str | None = None
@@ -93,9 +93,9 @@ class Strategy(Section):
             )
         if self.name in ("zero1", "zero2") and where.optimizer == "nvme":
             raise ValueError(f"{self.name} offloads to cpu alone: nvme needs zero3")
-        if self.compile and ZERO_STAGE.get(self.name) == 3:
+        if self.compile and ZERO_STAGE.get(self.name) == 3 and where.params == "nvme":
             raise ValueError(
-                f"{self.name} gathers weights inside each block, a compiled one cannot: use zero2, fsdp2 or ddp"
+                f"{self.name} reads weights from a drive inside each block, which a compiled one cannot: offload to cpu"
             )
         if self.deepspeed is not None and self.name not in ZERO_STAGE:
             raise ValueError(f"deepspeed settings need a ZeRO strategy, not {self.name}")
