@@ -62,11 +62,11 @@ def test_times_are_those_of_the_kernels(traces: Path) -> None:
         computing, communicating, copying = of_rank(traces / f"rank-{rank.rank}.json.gz")
         every = union([*computing, *communicating, *copying])
         both = length(computing) + length(communicating) - length([*computing, *communicating])
-        assert rank.span_us == pytest.approx(every[-1][1] - every[0][0], abs=2)  # HTA counts whole microseconds
-        assert rank.idle_us == pytest.approx(rank.span_us - length(every), rel=0.02)
-        assert rank.compute_us == pytest.approx(length(computing), rel=0.05)
-        assert rank.communication_us == pytest.approx(length(communicating), rel=0.05)
-        assert rank.overlap == pytest.approx(both / length(communicating), abs=0.01)
+        assert rank.span_us == pytest.approx(every[-1][1] - every[0][0], abs=1)  # HTA rounds its sums
+        assert rank.idle_us == pytest.approx(rank.span_us - length(every), abs=2)
+        assert rank.compute_us == pytest.approx(length(computing), abs=1)
+        assert rank.communication_us == pytest.approx(length(communicating), abs=1)
+        assert rank.overlap == pytest.approx(both / length(communicating), abs=1e-3)
 
 
 def test_what_it_says_of_them(traces: Path) -> None:
