@@ -22,14 +22,9 @@ PRODUCTS, MEMORY, LINK = 0.71, 0.83, 0.7
 """Shares of datasheet rates."""
 KERNEL_S = 2e-6
 """Seconds of the shortest kernel."""
-LAUNCH_S = 6e-6
-"""Seconds that Python and PyTorch's dispatcher take for an operation of autograd's."""
-VISIT_S = 1.5e-3
-"""Seconds for a module with weights each time that ZeRO-3 fetches and releases these (ViT-H on 4 H200s: 0.79 s more
-than under DDP, for 520 visits of a layer)."""
-BLOCK_S = 3.5e-3
-"""The same for a whole block: 3.2 (ViT-H), 4.0 (Qwen3-8B) and 2.5 to 4 ms (CAD-MLLM) more than under ZeRO-2 on 4
-H200s with slow processors (docs/log.md, 2026-11-30)."""
+LAUNCH_S = 22e-6
+"""Seconds that Python, a model's modules and PyTorch's dispatcher take for an operation (Qwen3-8B on 4 H200s, whose
+passes under ZeRO-2 take 0.165 s for 5,700 operations and 400 gradients; docs/log.md, 2026-11-30)."""
 PINNED = 0.8
 """Share of PCIe's rate that copies between pinned host memory and a GPU reach."""
 PCIE_GB_S = {7: 16.0, 8: 32.0, 9: 64.0, 10: 64.0}

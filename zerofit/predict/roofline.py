@@ -33,13 +33,14 @@ class Roofline:
         self.flops = 0
         self.micro_steps = 0
         self._phase: Phase = "init"
-        self.trained = self.frozen = self.modules = self.units = 0
+        self.trained = self.frozen = self.gradients = self.modules = self.units = 0
 
     def begin(self, model: TrainedModel) -> None:
         """Count its parameters, the modules that have any of their own, and those of them that are in no block."""
         for parameter in model.parameters():
             if parameter.requires_grad:
                 self.trained += parameter.numel()
+                self.gradients += 1
             else:
                 self.frozen += parameter.numel()
         self.modules = _with_weights(model)

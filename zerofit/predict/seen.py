@@ -29,6 +29,8 @@ class Seen(Protocol):
     micro_steps: int
     trained: int
     frozen: int
+    gradients: int
+    """Trained parameters, each one tensor."""
     modules: int
     """With weights of their own."""
     units: int
@@ -43,6 +45,7 @@ class Counted:
     operations: int
     trained: int
     frozen: int
+    gradients: int
     modules: int
     units: int
     micro_steps: int = 1
@@ -55,6 +58,7 @@ class Counted:
             operations=round(self.operations * played.operations / of / counted.operations),
             trained=played.trained,
             frozen=played.frozen,
+            gradients=played.gradients,
             modules=played.modules,
             units=played.units,
         )
@@ -68,7 +72,7 @@ def counted(spec: RunSpec, rates: Rates) -> Counted:
     anatomy, low = anatomy_of(spec), BYTES[spec.precision]
     again = AGAIN[spec.strategy.activation_checkpointing]
     flops = moved = operations = modules = 0.0
-    units = 0
+    units = gradients = 0
     for flow in flows(anatomy):
         block, tokens = flow.part.stack.block, spec.batches.micro * flow.part.tokens
         share = 1.0 if spec.recipe.model.lora is None else 0.0  # adapters' own gradients are next to nothing
@@ -78,6 +82,7 @@ def counted(spec: RunSpec, rates: Rates) -> Counted:
             flops += 4 * (passes + 2 * reached) * tokens * flow.part.tokens * block.query
             moved += (passes + reached) * low * (TENSORS * tokens * block.hidden + block.elements)
             operations += (passes + reached) * OPERATIONS
+            gradients += len(own)
             modules += MODULES
             units += 1
     if spec.recipe.task in ("sft", "grpo", "cad"):
@@ -88,6 +93,7 @@ def counted(spec: RunSpec, rates: Rates) -> Counted:
         operations=round(operations),
         trained=anatomy.trains,
         frozen=max(0, anatomy.parameters - anatomy.trains),
+        gradients=gradients,
         modules=round(modules),
         units=units,
     )
