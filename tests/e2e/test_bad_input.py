@@ -36,7 +36,11 @@ def on_folder(root: Path, *more: str) -> tuple[str, ...]:
         (TINY, ("train.global_batch=15",), ("global_batch", "15", "16")),
         (TINY, ("strategy=zero4",), ("zero4", "zero3")),
         (TINY, ("strategy=fsdp2+offload_optimizer",), ("fsdp2", "offload_all")),
-        (TINY, ("strategy={name: zero3, compile: true}",), ("zero3", "compile")),
+        (
+            TINY,
+            ("strategy={name: zero3, compile: true, offload: {optimizer: nvme, params: nvme, nvme_path: /tmp}}",),
+            ("zero3 reads weights from a drive", "offload to cpu"),
+        ),
         (TINY, ("strategy=zeropp",), ("zeropp", "CUDA")),
         (TINY, ("strategy.precision=fp16",), ("fp16", "GPU", "fp32")),
         (TINY, ("data.classes=11",), ("11", "10")),
