@@ -25,7 +25,7 @@ from zerofit.plan.calibration import Attention, Calibration, Links, Message, Pro
 from zerofit.plan.calibration_file import default_root, path_of, store, stored
 from zerofit.plan.cards import asked_hardware, named_card
 from zerofit.plan.fitting import COMMUNICATORS, fit, outside, outside_from
-from zerofit.predict.rates import Rates, curve, rates_of
+from zerofit.predict.rates import LAUNCH_S, Rates, curve, rates_of
 from zerofit.predict.timing import Timing
 
 DAY = date(2026, 11, 29)
@@ -157,7 +157,7 @@ def test_a_step_is_timed_by_them() -> None:
     assert slow is not None
     assert (shipped.rates, slow.rates) == ("shipped", "calibrated 2026-11-29")
     assert slow.parts["compute"] > 10 * shipped.parts["compute"], "memory is a thousandth as fast"
-    assert slow.parts["host"] == pytest.approx(shipped.parts["host"] / 6, abs=2e-6)
+    assert slow.parts["host"] == pytest.approx(shipped.parts["host"] * 1e-6 / LAUNCH_S, abs=2e-6)
     assert slow.error == shipped.error
 
 
