@@ -63,8 +63,8 @@ class Speed(Section):
     error: float
     """Half-width of the band that measured steps lay in, as a fraction."""
     parts: dict[str, float]
-    """Seconds of compute, communication that nothing hides, optimizer, offload and host; the longest of compute and
-    host counts."""
+    """Seconds of compute, communication that nothing hides, optimizer, offload and host. Of the passes the GPU's or the
+    host's count, whichever are more, and of the update as well (predict/speed.py)."""
     rates: str = "shipped"
     """Where the rates come from: shipped, or `calibrated 2026-11-29`."""
 
