@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -107,8 +108,9 @@ class Command:
 
     @property
     def said(self) -> str:
-        """All of it, for messages of failed tests."""
-        return f"exit code {self.code}\n{self.stdout[-3000:]}\n{self.stderr[-5000:]}"
+        """All of it, for messages of failed tests; but the modules that a crashed rank had loaded."""
+        printed, said = (re.sub("Extension modules: .*", "", text) for text in (self.stdout, self.stderr))
+        return f"exit code {self.code}\n{printed[-3000:]}\n{said[-5000:]}"
 
     @property
     def ranks(self) -> list[int]:

@@ -189,6 +189,39 @@ raise ConnectionError"""
     assert outcome.code == 1
 
 
+def test_a_rank_that_crashes_in_a_library_tells_where(tmp_path: Path) -> None:
+    body = """\
+import faulthandler, threading
+faulthandler.enable()
+def idle():
+    await_death_of(0)
+def crash_here():
+    os.kill(os.getpid(), signal.SIGSEGV)
+if rank == 0:
+    sleep()
+threading.Thread(target=idle).start()
+print("terminate called", flush=True)
+crash_here()"""
+    outcome, logs = run(tmp_path, body)
+    assert outcome.failure is not None
+    lines = outcome.failure.traceback.splitlines()
+    assert lines[:2] == ["terminate called", "Fatal Python error: Segmentation fault"]
+    assert lines[-1] == "killed by SIGSEGV"
+    assert "in crash_here" in lines[3]
+    assert "in idle" in (logs / "rank-1.log").read_text()
+    assert "in idle" not in outcome.failure.traceback
+    assert "Extension modules" not in outcome.failure.traceback
+
+
+def test_a_killed_rank_is_not_taken_for_an_older_crash(tmp_path: Path) -> None:
+    body = """\
+print("Fatal Python error: Aborted\\nCurrent thread 0x1\\n\\nExtension modules: all (total: 1)\\nresumed\\nstep 8")
+os.kill(os.getpid(), signal.SIGKILL)"""
+    outcome, _ = run(tmp_path, body, ranks=1)
+    assert outcome.failure is not None
+    assert outcome.failure.traceback.splitlines()[-2:-1] == ["step 8"]
+
+
 def test_a_deaf_rank_and_what_a_dead_one_left_running_are_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

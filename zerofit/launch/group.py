@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import logging
+import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 # wait. Nothing is found out later for it: launchers notice dead ranks themselves.
 TIMEOUT = timedelta(hours=4)
 
+RECORDER = ("TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_TRACE_BUFFER_SIZE")
+"""How many collectives NCCL's flight recorder keeps: 2000 by default in torch 2.13, 0 in 2.4."""
+
 
 def join(world: World, device: Literal["cpu", "cuda"]) -> None:
     """Take this rank's device and meet the others. Raises UserError where PyTorch cannot use the planned device."""
@@ -33,6 +37,8 @@ def join(world: World, device: Literal["cpu", "cuda"]) -> None:
         return
     own = gpu_of(world)
     torch.cuda.set_device(own)
+    if not os.environ.keys() & set(RECORDER):
+        os.environ[RECORDER[0]] = "2000"
     # gloo besides NCCL, as PyTorch's own default: objects and offloaded shards are exchanged on the CPU.
     # Bound to its device NCCL connects at once, which a rank without peers cannot.
     dist.init_process_group("cpu:gloo,cuda:nccl", timeout=TIMEOUT, device_id=own if world.size > 1 else None)

@@ -26,6 +26,7 @@ from zerofit.config import patience
 from zerofit.launch import failure, lifeline
 from zerofit.launch.environment import PORTS, World
 from zerofit.launch.failure import INTERRUPTED, Failure
+from zerofit.launch.last_words import last_words
 from zerofit.launch.listener import ASKING, ECHO
 
 GRACE = 5.0  # seconds until a rank that the kernel holds is given up
@@ -179,7 +180,7 @@ def _untold(rank: int, status: int, log_dir: Path) -> Failure:
     else:
         message = f"ended with status {status}"
         message += f"; no space is left in {log_dir}" if full else ""
-    text = "\n".join([*lines[-20:], message])
+    text = "\n".join([*last_words(lines), message])
     user = status == failure.USER and (bool(said) or full)
     return Failure(rank=rank, time=time.time(), user=user, message=message, traceback=text)
 
