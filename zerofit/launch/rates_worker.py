@@ -95,8 +95,9 @@ def measure(directory: Path, world: World) -> None:
     else:
         from zerofit.measure.rates.adam import adam_rate
 
-        _say("AdamW on the host", world.rank)
+        _say("AdamW on the host, and a model's Python", world.rank)
         found["host"] = _giga(adam_rate(ask.adam, ask.budget))
+        found["launch_s"] = _launches(ask, device)
     if world.rank == 0:
         rundir.write_json(directory / FOUND, found)
 
@@ -113,9 +114,8 @@ def _alone(ask: Ask, device: torch.device) -> dict[str, Any]:
         found["products"][precision] = [one.model_dump() for one in made]
     _say("attention")
     found["attention"] = [one.model_dump() for one in attention(ask.attention, ask.precisions[0], device, ask.budget)]
-    _say("memory and launches")
+    _say("memory")
     found["memory"] = _giga(moving.memory_rate(device, ask.copied_mib, ask.budget))
-    found["launch_s"] = moving.launch_seconds(device, ask.budget)
     if device.type == "cuda":
         found["kernel_s"] = moving.kernel_seconds(device, ask.budget)
         _say("PCIe")
@@ -129,7 +129,7 @@ def _alone(ask: Ask, device: torch.device) -> dict[str, Any]:
 
 
 def _together(ask: Ask, device: torch.device, outside: Outside | None, before: float | None) -> dict[str, Any]:
-    """What ranks measure at once: the host's AdamW, and what lies between them. Collective.
+    """What ranks measure at once: what the host does, and what lies between them. Collective.
 
     `before` is what this rank took of its card, tensors apart, before it joined the others.
     """
@@ -149,12 +149,20 @@ def _together(ask: Ask, device: torch.device, outside: Outside | None, before: f
         sizes = everyone(None if before is None or after is None else max(0.0, after - before))
         known = [size for size in sizes if size is not None]
         links["communicators_gib"] = round(max(known), 4) if len(known) == len(sizes) else None
-    _say("AdamW on the host", rank)
+    _say("AdamW on the host, and a model's Python", rank)
     dist.barrier()
     found["host"] = _giga(sum(everyone(adam_rate(ask.adam, ask.budget))))
+    found["launch_s"] = max(everyone(_launches(ask, device)))  # whoever is ready waits for the slowest
     _say(f"collectives of {dist.get_world_size()} ranks", rank)
     links["messages"] = [one.model_dump() for one in messages(ask.messages_mib, device, ask.budget)]
     return found | {"links": links}
+
+
+def _launches(ask: Ask, device: torch.device) -> float:
+    from zerofit.measure.rates.launches import launch_seconds
+    from zerofit.measure.rates.products import DTYPES
+
+    return launch_seconds(device, DTYPES[ask.precisions[0]], ask.budget)
 
 
 def _giga(rate: float) -> float:

@@ -92,8 +92,8 @@ class Links(Section):
 class Calibration(Section):
     """Of a GPU type, or of a CPU."""
 
-    version: Literal[1] = 1
-    """Version of this format."""
+    version: Literal[2] = 2
+    """Version of this format, and of what is measured."""
     name: str
     """As the driver calls it."""
     device: Literal["cpu", "cuda"]
@@ -113,7 +113,7 @@ class Calibration(Section):
     kernel_s: float | None = Field(default=None, gt=0)
     """Seconds of the shortest kernel, among others of a captured graph; null on a CPU."""
     launch_s: float = Field(gt=0)
-    """Seconds that the host takes for a small operation of autograd's."""
+    """Seconds that the host takes for an operation of a model, with the Python of its modules."""
     pcie_up: float | None = Field(default=None, gt=0)
     """GB/s from page-locked host memory to the GPU; null on a CPU."""
     pcie_down: float | None = Field(default=None, gt=0)

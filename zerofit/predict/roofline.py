@@ -5,14 +5,15 @@ The roofline model of Williams et al. 2009, an operation at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import flop_registry
 
+from zerofit.measure.operations import is_view, tensors
 from zerofit.models.trained import TrainedModel
 from zerofit.predict.ledger import Phase
 from zerofit.predict.rates import Rates
@@ -54,9 +55,8 @@ class Roofline:
         self._phase = phase
         if phase not in STEP:
             return
-        made, given = list(_tensors(outputs)), list(_tensors(args))
-        read = {tensor.untyped_storage()._cdata for tensor in given}
-        if not func._schema.is_mutable and all(one.untyped_storage()._cdata in read for one in made):
+        made, given = list(tensors(outputs)), list(tensors(args))
+        if is_view(func, given, made):
             return
         moved = sum(tensor.numel() * tensor.element_size() for tensor in (*made, *given))
         flops, rate = 0, self.rates.products["fp32"]
@@ -73,11 +73,3 @@ class Roofline:
 
 def _with_weights(module: nn.Module) -> int:
     return sum(1 for one in module.modules() if list(one.parameters(recurse=False)))
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, Iterable) and not isinstance(values, str):
-        for value in values:
-            yield from _tensors(value)

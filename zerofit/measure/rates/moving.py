@@ -1,4 +1,4 @@
-"""How fast a device copies, launches, and exchanges with its host, and the host with its drive."""
+"""How fast a device copies, runs small kernels, and exchanges with its host, and the host with its drive."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from zerofit.measure.rates.stopwatch import seconds
 
@@ -18,8 +17,6 @@ SMALL = 1024
 """Elements of an operation whose work does not count."""
 GRAPH = 200
 """Kernels of a captured graph."""
-OPERATIONS = 100
-"""Operations of autograd's in a row, forward; as many follow backward."""
 
 
 def memory_rate(device: torch.device, mib: int, budget: float) -> float:
@@ -41,19 +38,6 @@ def kernel_seconds(device: torch.device, budget: float) -> float:
         for _ in range(GRAPH):
             small.add_(1)
     return seconds(graph.replay, device, budget) / GRAPH
-
-
-def launch_seconds(device: torch.device, budget: float) -> float:
-    """That Python, the dispatcher and autograd take on the host for a small operation, forward and backward alike."""
-    start = torch.ones(SMALL, device=device, requires_grad=True)
-
-    def work() -> None:
-        value: Tensor = start
-        for _ in range(OPERATIONS):
-            value = value * 1.0
-        value.sum().backward()
-
-    return seconds(work, device, budget) / (2 * OPERATIONS)
 
 
 def pcie_rates(device: torch.device, mib: int, budget: float) -> tuple[float, float]:
