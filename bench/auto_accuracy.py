@@ -1,0 +1,189 @@
+"""Whether `strategy: auto` takes the fastest: what it takes, predicted, beside what strategies reach, measured.
+
+    python bench/auto_accuracy.py predict --gpus 2 4                                             # needs no GPU
+    python bench/auto_accuracy.py measure --gpus 2 4 --cards 4 --limit 900                       # on GPUs
+    python bench/auto_accuracy.py show                                                           # a table
+
+`predict` adds a line to docs/auto-accuracy.jsonl for each comparison that has none, with what auto takes on such GPUs
+and the samples/s of each strategy; `measure` runs `zerofit compare` of these strategies, as many comparisons side by
+side as the cards have room for, and never changes a prediction. Random weights of exact shapes; data are noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import noise
+from plan_accuracy import CASES, Case, read, words, write
+
+COMPARED = (
+    "sft-1.7b",
+    "lora-8b",
+    "classify-1.7b",
+    "vit-huge",
+    "cad-alike-1.7b",
+    "vit-base",
+    "classify-1.7b-accumulated",
+    "sft-1.7b-8192",
+)
+"""Of plan_accuracy.py's cases, those that are timed; the first ones first."""
+ALWAYS = ("ddp", "zero2", "zero3", "fsdp2")
+"""Are measured, as far as they fit, beside what auto takes."""
+NEAR = 0.05
+"""Of the fastest: what auto takes is to be no slower than that."""
+
+
+def comparisons(gpus: int, data: Path) -> Iterator[tuple[str, list[str]]]:
+    """(name, recipe and fields) of each, without a strategy."""
+    cases = {case.name: case for case in CASES}
+    for name in COMPARED:
+        yield f"{name}/{gpus}", [word for word in given(cases[name], gpus, data) if not word.startswith("strategy.n")]
+
+
+def given(case: Case, gpus: int, data: Path) -> list[str]:
+    """The case's words, less the offload that they say."""
+    return [word for word in words(case, "zero2", gpus, data) if not word.startswith("strategy.offload")]
+
+
+def predict(options: argparse.Namespace) -> None:
+    """A line for each comparison without one."""
+    from zerofit.config.load import load_job
+    from zerofit.launch.asked import Asked
+    from zerofit.launch.planning import staged_plan
+
+    rows = read(options.file)
+    for gpus in options.gpus:
+        for name, (recipe, *fields) in comparisons(gpus, options.data):
+            if name in rows:
+                continue
+            job = load_job(recipe, [*fields, "strategy.name=auto"])
+            choice = staged_plan(job.stages[0], Asked(gpus=gpus, gpu=options.gpu), None, follows=False).spec.choice
+            assert choice is not None
+            assert choice.chosen is not None, choice.why
+            taken, kept = choice.chosen.strategy, choice.chosen.activation_checkpointing
+            alike = [row for row in choice.table if row.verdict == "fits" and row.activation_checkpointing == kept]
+            able = {row.strategy: row.samples_s for row in alike}
+            rows[name] = {
+                "configuration": name,
+                "auto": taken,
+                "activation_checkpointing": kept,
+                "predicted": {one: able[one] for one in dict.fromkeys((*ALWAYS, taken)) if one in able},
+            }
+            print(json.dumps(rows[name]), flush=True)
+            write(options.file, rows)
+
+
+@dataclass
+class Running:
+    """A comparison that goes on, and where."""
+
+    name: str
+    directory: Path
+    cards: list[int]
+    process: subprocess.Popen[bytes]
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Each predicted comparison that was not measured yet, in the file's order."""
+    rows = read(options.file)
+    asked = {name: fields for gpus in options.gpus for name, fields in comparisons(gpus, options.data)}
+    waiting = [name for name, row in rows.items() if name in asked and "measured" not in row]
+    running: list[Running] = []
+    end = time.monotonic() + options.limit
+    while (waiting or running) and time.monotonic() < end:
+        free = sorted(set(range(options.cards)) - {card for one in running for card in one.cards})
+        for name in [one for one in waiting if ranks_of(one) <= len(free)][:1]:
+            waiting.remove(name)
+            running.append(start(rows[name], asked[name], free[: ranks_of(name)], options))
+        for one in [one for one in running if one.process.poll() is not None]:
+            running.remove(one)
+            rows[one.name] |= figures(one)
+            print(json.dumps(rows[one.name]), flush=True)
+            write(options.file, rows)
+        time.sleep(0.5)
+    for one in running:
+        print(json.dumps({"configuration": one.name, "failed": "time"}), flush=True)
+        one.process.terminate()
+        one.process.wait()
+
+
+def ranks_of(name: str) -> int:
+    """Of a comparison."""
+    return int(name.rpartition("/")[2])
+
+
+def start(row: dict[str, Any], given: list[str], cards: list[int], options: argparse.Namespace) -> Running:
+    """`zerofit compare`, whose output goes to a file."""
+    name, strategies = row["configuration"], ",".join(row["predicted"])
+    directory = options.out / name.replace("/", "-")
+    given = [*given, f"strategy.activation_checkpointing={row['activation_checkpointing']}"]
+    command = [sys.executable, "-m", "zerofit", "compare", *given, "--strategies", strategies]
+    command += ["--gpus", str(len(cards)), "--steps", str(options.steps), "--no-profile", "--output", str(directory)]
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    numbers = seen.split(",") if seen else list(map(str, range(options.cards)))
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(numbers[card] for card in cards)}
+    with Path(f"{directory}.log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    return Running(name, directory, cards, process)
+
+
+def figures(one: Running) -> dict[str, Any]:
+    """Of its own records: samples/s of each strategy that ran, and the share of the fastest that auto would have."""
+    path = one.directory / "compare.json"
+    if not path.exists():
+        return {"failed": Path(f"{one.directory}.log").read_text()[-600:]}
+    found = json.loads(path.read_text())
+    measured = {f"{row['strategy']}{row['offload']}": row["samples_s"] for row in found["rows"] if row["samples_s"]}
+    failed = {row["label"]: row["why"] for row in found["rows"] if not row["samples_s"]}
+    return {"measured": measured, "gpu": found["hardware"]["name"], **({"failed": failed} if failed else {})}
+
+
+def share(row: dict[str, Any]) -> float:
+    """Of the fastest strategy's samples/s, what the one has that auto takes."""
+    return float(row["measured"][row["auto"]] / max(row["measured"].values()))
+
+
+def show(options: argparse.Namespace) -> None:
+    """A row for each comparison that was measured, and in how many auto is near the fastest."""
+    rows = [row for row in read(options.file).values() if row.get("measured", {}).get(row["auto"])]
+    print("| comparison, GPUs | auto takes | samples/s measured (predicted) | of the fastest |")
+    print("|---|---|---|---|")
+    for row in rows:
+        both = (f"{name} {rate:,.1f} ({row['predicted'][name]:,.1f})" for name, rate in row["measured"].items())
+        name, _, gpus = row["configuration"].rpartition("/")
+        print("|", " | ".join((f"{name}, {gpus}", row["auto"], ", ".join(both), f"{100 * share(row):.0f} %")), "|")
+    near = sum(share(row) >= 1 - NEAR for row in rows)
+    print(f"\nwithin {100 * NEAR:.0f} % of the fastest in {near} of {len(rows)}")
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("predict", "measure", "show"))
+    parser.add_argument("--file", type=Path, default=Path("docs/auto-accuracy.jsonl"))
+    parser.add_argument("--data", type=Path, default=Path("/tmp/plan-accuracy-data"))
+    parser.add_argument("--out", type=Path, default=Path("/tmp/auto-accuracy"), help="where comparisons go")
+    parser.add_argument("--gpu", default="h200")
+    parser.add_argument("--gpus", type=int, nargs="+", default=[2], help="of a comparison")
+    parser.add_argument("--cards", type=int, help="GPUs to place them on; as many as the largest takes")
+    parser.add_argument("--steps", type=int, default=8, help="of each run")
+    parser.add_argument("--limit", type=float, default=3600.0, help="seconds of measuring")
+    options = parser.parse_args()
+    options.cards = options.cards or max(options.gpus)
+    if options.what != "show":
+        noise.make(options.data)
+    options.out.mkdir(parents=True, exist_ok=True)
+    {"predict": predict, "measure": measure, "show": show}[options.what](options)
+
+
+if __name__ == "__main__":
+    main()
