@@ -19,9 +19,11 @@ from zerofit.data.draws import Purpose, philox, uniforms
 from zerofit.data.geometry import CROP_DRAWS, crop_boxes, resized_crop
 from zerofit.data.images import IGNORED
 from zerofit.data.mixing import MIX_DRAWS, weights
+from zerofit.data.placing import DRAWN
 from zerofit.data.randaugment import OPERATIONS, rand_augment
 
 SIZE, CLASSES = 16, 5
+CPU = torch.device("cpu")
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
 EVERYTHING = Augment(crop_scale=(0.3, 1.0), flip=0.5, randaugment=(3, 20), mixup=0.4, cutmix=1.0)
 
@@ -237,6 +239,20 @@ def test_devices_agree_on_operations(name):
     assert (apart > 0).float().mean() < 0.03  # shearing by a fifth meets such borders often
 
 
+@pytest.mark.gpu
+@needs_cuda
+def test_the_host_waits_for_nothing():
+    made = {name: value if name in DRAWN else value.cuda() for name, value in batch(64).items()}
+    augment = augmenter(EVERYTHING, 0.1)
+    expected = augment(made)[0]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = augment(made)[0]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(found, expected)
+
+
 def test_partners_are_augmented_as_themselves():
     made = batch(6)
     shared = Augment(crop_scale=(0.3, 1.0), flip=0.5, randaugment=(2, 9))
@@ -256,7 +272,7 @@ def test_partners_are_augmented_as_themselves():
 def test_mixing_weights_agree_with_label_shares(alphas, size, first):
     index = np.arange(first, first + 8)
     drawn = uniforms(1, np.zeros(8, np.int64), index, Purpose.MIX, MIX_DRAWS)
-    own, share = weights(drawn, *alphas, size)
+    own, share = weights(drawn, *alphas, size, CPU)
     assert own.shape == (8, 1, size, size)
     assert ((own >= 0) & (own <= 1)).all()
     torch.testing.assert_close(own.mean(dim=(1, 2, 3)), share)
@@ -266,10 +282,10 @@ def test_mixing_weights_agree_with_label_shares(alphas, size, first):
 
 def test_shares_follow_beta():
     drawn = uniforms(1, np.zeros(4000, np.int64), np.arange(4000), Purpose.MIX, MIX_DRAWS)
-    _, share = weights(drawn, 0.4, 0.0, 4)
+    _, share = weights(drawn, 0.4, 0.0, 4, CPU)
     assert abs(float(share.mean()) - 0.5) < 0.02
     assert float(share.var()) == pytest.approx(1 / (4 * (2 * 0.4 + 1)), rel=0.03)
-    both, _ = weights(drawn, 1.0, 1.0, 4)
+    both, _ = weights(drawn, 1.0, 1.0, 4, CPU)
     assert 0.4 < float((both.flatten(1).std(dim=1) > 0).float().mean()) < 0.55  # half of them cut
 
 

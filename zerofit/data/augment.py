@@ -82,10 +82,10 @@ class Augmenter:
         pixels = self.normalise.scaled(self._augmented(everyone, np.concatenate([epoch, epoch]), who))
         own, partner = pixels.chunk(2)
         draws = uniforms(self.seed, epoch, index, Purpose.MIX, MIX_DRAWS)
-        share, label_share = weights(draws, self.recipe.mixup, self.recipe.cutmix, self.size)
+        share, label_share = weights(draws, self.recipe.mixup, self.recipe.cutmix, self.size, pixels.device)
         alone = batch["partner_labels"] == IGNORED  # a partner that could not be read: nothing to mix with
-        share = share.to(pixels.device).masked_fill(alone[:, None, None, None], 1.0)
-        label_share = label_share.to(pixels.device).masked_fill(alone, 1.0)[:, None]
+        share = share.masked_fill(alone[:, None, None, None], 1.0)
+        label_share = label_share.masked_fill(alone, 1.0)[:, None]
         soft = label_share * self._one_hot(labels) + (1 - label_share) * self._one_hot(batch["partner_labels"])
         return share * own + (1 - share) * partner, self._spread(soft, labels)
 

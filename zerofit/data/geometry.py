@@ -7,6 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from zerofit.data.placing import on_device
+
 ATTEMPTS = 10
 CROP_DRAWS = 2 * ATTEMPTS + 2
 
@@ -47,10 +49,10 @@ def resized_crop(images: Tensor, boxes: NDArray[np.int64]) -> Tensor:
         zoom = size / length
         to_whole[:, axis, axis] = zoom
         to_whole[:, axis, 2] = (0.5 - start) * zoom - 0.5  # a pixel's coordinate is its centre's, not its corner's
-    matrices = torch.from_numpy(to_whole).to(images)
+    matrices = on_device(to_whole, images.device).to(images.dtype)
     return warp_affine(images, matrices, (size, size), padding_mode="border")
 
 
 def flip(images: Tensor, which: NDArray[np.bool_]) -> Tensor:
     """[B, C, S, S] with the images where `which` [B] is true mirrored left to right."""
-    return torch.where(torch.from_numpy(which).to(images.device)[:, None, None, None], images.flip(-1), images)
+    return torch.where(on_device(which, images.device)[:, None, None, None], images.flip(-1), images)

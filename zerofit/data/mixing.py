@@ -7,11 +7,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from zerofit.data.placing import on_device
+
 MIX_DRAWS = 4
 
 
-def weights(draws: NDArray[np.float64], mixup: float, cutmix: float, size: int) -> tuple[Tensor, Tensor]:
-    """Share of a sample's own pixels [B, 1, S, S] and own label [B], float32 on the CPU; its partner has the rest.
+def weights(
+    draws: NDArray[np.float64], mixup: float, cutmix: float, size: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Share of a sample's own pixels [B, 1, S, S] and own label [B], float32 on `device`; its partner has the rest.
 
     draws [B, MIX_DRAWS] in [0, 1). Of mixup and cutmix (the alphas of Beta(alpha, alpha)) at least one is above 0; with
     both, each sample takes one of the two. CutMix's label follows the area of the box, which the border may cut.
@@ -26,9 +30,12 @@ def weights(draws: NDArray[np.float64], mixup: float, cutmix: float, size: int) 
     middle = draws[:, 2:4] * size  # x, y
     low = np.rint(np.clip(middle - half[:, None], 0, size))
     high = np.rint(np.clip(middle + half[:, None], 0, size))
-    pixel = np.arange(size)
-    inside = (pixel >= low[:, :, None]) & (pixel < high[:, :, None])  # [B, (x, y), S]
-    box = inside[:, 1, :, None] & inside[:, 0, None, :]
-    own = np.where(cut[:, None, None], 1.0 - box, share[:, None, None])
-    label = np.where(cut, 1.0 - box.mean(axis=(1, 2)), share)
-    return torch.from_numpy(own[:, None]).float(), torch.from_numpy(label).float()
+    area = (high - low).prod(axis=1) / size**2
+    label = np.where(cut, 1.0 - area, share)
+    numbers = on_device(np.column_stack([low, high, share, label]), device)
+    left, right = numbers[:, 0:2, None], numbers[:, 2:4, None]
+    pixel = torch.arange(size, device=device)
+    inside = (pixel >= left) & (pixel < right)  # [B, (x, y), S]
+    outside = 1.0 - (inside[:, 1, :, None] & inside[:, 0, None, :]).float()
+    own = torch.where(on_device(cut, device)[:, None, None], outside, numbers[:, 4, None, None])
+    return own[:, None], numbers[:, 5]

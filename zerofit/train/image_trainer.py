@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
+from zerofit.data.placing import DRAWN
 from zerofit.models.trained import TrainedModel
 from zerofit.plan.spec import RunSpec
 from zerofit.train.arguments import training_arguments
@@ -31,6 +32,10 @@ class ImageTrainer(RunTrainer):
         arguments = training_arguments(spec, engine)
         super().__init__(spec, engine, model, job, store, callbacks, arguments, train_dataset=data, eval_dataset=data)
         self.loss_of = job.loss
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        sent = super()._prepare_inputs({name: value for name, value in inputs.items() if name not in DRAWN})
+        return {**sent, **{name: inputs[name] for name in DRAWN if name in inputs}}
 
     def compute_loss(
         self,

@@ -1,8 +1,8 @@
 """The one loop: transformers' Trainer, with our data, validation and checkpoints put in at its seams.
 
 A task's trainer is this before transformers' Trainer (image_trainer.py) or one of TRL's (sft_trainer.py).
-Two private methods are overridden (`_save_checkpoint`, `_get_output_dir`): a callback comes after the old
-checkpoint is rotated away, which is too late to commit the new one.
+Three private methods are overridden. `_save_checkpoint` and `_get_output_dir`: a callback comes after the old
+checkpoint is rotated away, which is too late to commit the new one. `_prepare_input`: it would let the host wait.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from zerofit.config.errors import UserError
@@ -86,6 +86,11 @@ class RunTrainer(Trainer):
         batches = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.data_wait_s += time.perf_counter() - started
         return batches
+
+    def _prepare_input(self, data: Any) -> Any:
+        # Loaders' batches are page-locked: the host launches the next micro-batch while the last one is computed.
+        moved = data.to(self.args.device, non_blocking=True) if isinstance(data, Tensor) else data
+        return super()._prepare_input(moved)
 
     def tokens_seen(self) -> float | None:
         """Tokens that all ranks have trained on since the process began; null where nobody counts them."""
