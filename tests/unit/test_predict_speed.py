@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from fake_runs import BLOCKS, VIT, images
+from fake_runs import BLOCKS, VIT, images, text
 from hypothesis import given
 from hypothesis import strategies as st
 from plan_examples import CPU
@@ -18,8 +18,9 @@ from zerofit.launch.asked import Asked
 from zerofit.launch.planning import staged_plan
 from zerofit.plan.prediction import Speed
 from zerofit.predict import speed
+from zerofit.predict.augmenting import augmenting
 from zerofit.predict.ledger import Phase
-from zerofit.predict.rates import KERNEL_S, Rates, rates_of
+from zerofit.predict.rates import KERNEL_S, LAUNCH_S, Rates, rates_of
 from zerofit.predict.roofline import Roofline
 from zerofit.predict.timing import Timing
 from zerofit.predict.traffic import traffic
@@ -124,6 +125,21 @@ def test_qwen3_8b_on_images_is_met_within_the_band() -> None:
     for strategy, samples_s in (("zero2", 259.6), ("fsdp2", 231.0), ("zero3", 122.4)):
         made = timed(timing, strategy, *words)
         assert made.samples_s == pytest.approx(samples_s, rel=made.error)
+
+
+def test_a_host_augments_before_each_micro_batch() -> None:
+    augment = {"crop_scale": [0.3, 1.0], "flip": 0.5, "randaugment": [2, 9], "mixup": 0.8, "cutmix": 1.0}
+    plain, strong = (
+        images(VIT, micro=32, accumulation=3, data={"source": "digits", "augment": one}) for one in ({}, augment)
+    )
+    few, many = augmenting(plain), augmenting(strong)
+    assert few < 10 < 300 < many < 900, "scaled alone; and a thousand before warps were done together"
+    less, more = Timing().speed(plain), Timing().speed(strong)  # each with a roofline of its own
+    assert less is not None
+    assert more is not None
+    added = more.parts["host"] - less.parts["host"]
+    assert added == pytest.approx(3 * LAUNCH_S * (many - few), rel=0.1), "three micro-batches a step"
+    assert augmenting(text()) == 0
 
 
 def test_no_time_is_predicted_for_a_cpu() -> None:

@@ -17,6 +17,7 @@ from zerofit.data.draws import Purpose, uniforms
 from zerofit.data.geometry import CROP_DRAWS, crop_boxes, flip, resized_crop
 from zerofit.data.images import IGNORED
 from zerofit.data.mixing import MIX_DRAWS, weights
+from zerofit.plan.spec import RunSpec
 
 Colour = tuple[float, float, float]
 
@@ -65,6 +66,20 @@ class Augmenter:
         self.fill = mean
         self.normalise = Normalise(mean, std)
         self.mixing = augment.mixup > 0 or augment.cutmix > 0
+
+    @classmethod
+    def of(cls, spec: RunSpec) -> Augmenter:
+        """That of a run's training batches."""
+        data, train = spec.recipe.images, spec.recipe.train
+        return cls(
+            data.augment,
+            image_size=spec.images.image_size,
+            classes=len(spec.images.classes),
+            seed=train.seed,
+            mean=data.mean,
+            std=data.std,
+            label_smoothing=train.label_smoothing,
+        )
 
     @staticmethod
     def plain(mean: Colour, std: Colour) -> Normalise:

@@ -9,6 +9,7 @@ from zerofit.config.strategy import REPLICATED
 from zerofit.plan.calibration import Calibration
 from zerofit.plan.prediction import Speed
 from zerofit.plan.spec import RunSpec
+from zerofit.predict.augmenting import augmenting
 from zerofit.predict.memory import playable
 from zerofit.predict.playing import extracts, play
 from zerofit.predict.rates import Rates, rates_of
@@ -36,6 +37,7 @@ class Timing:
             return
         roofline = Roofline(rates, spec.precision)
         yield [roofline]
+        roofline.operations += roofline.micro_steps * augmenting(spec)
         self._seen[kind] = roofline
 
     def speed(self, spec: RunSpec) -> Speed | None:

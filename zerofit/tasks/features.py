@@ -169,9 +169,7 @@ def _views(spec: RunSpec, augmented: bool) -> Callable[[dict[str, Tensor]], Tens
         normalise = Augmenter.plain(mean=data.mean, std=data.std)
         return lambda batch: normalise(batch["images"])
     assert data.augment.mixup == data.augment.cutmix == 0
-    augment = Augmenter(
-        data.augment, spec.images.image_size, len(spec.images.classes), spec.recipe.train.seed, data.mean, data.std
-    )
+    augment = Augmenter.of(spec)
     return lambda batch: augment(batch)[0]
 
 

@@ -39,15 +39,7 @@ class ImageJob:
         self.loader = train_loader(
             images, self.order, workers=data.workers, partners=mixing, pin_memory=device.type == "cuda"
         )
-        self.augment = Augmenter(
-            data.augment,
-            image_size=spec.images.image_size,
-            classes=len(spec.images.classes),
-            seed=seed,
-            mean=data.mean,
-            std=data.std,
-            label_smoothing=spec.recipe.train.label_smoothing,
-        )
+        self.augment = Augmenter.of(spec)
         self.bad_items = torch.zeros((), dtype=torch.int64, device=device)
 
     def train_loader(self) -> Loader:
