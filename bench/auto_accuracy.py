@@ -58,7 +58,8 @@ def predict(options: argparse.Namespace) -> None:
     """A line for each comparison without one."""
     from zerofit.config.load import load_job
     from zerofit.launch.asked import Asked
-    from zerofit.launch.planning import staged_plan
+    from zerofit.launch.planning import chosen, staged_plan
+    from zerofit.launch.predicting import Timed
 
     rows = read(options.file)
     for gpus in options.gpus:
@@ -66,7 +67,8 @@ def predict(options: argparse.Namespace) -> None:
             if name in rows:
                 continue
             job = load_job(recipe, [*fields, "strategy.name=auto"])
-            choice = staged_plan(job.stages[0], Asked(gpus=gpus, gpu=options.gpu), None, follows=False).spec.choice
+            asked = staged_plan(job.stages[0], Asked(gpus=gpus, gpu=options.gpu), None, follows=False)
+            choice = chosen(asked, Timed()).spec.choice  # as `zerofit train` does: the best one's step is played
             assert choice is not None
             assert choice.chosen is not None, choice.why
             taken, kept = choice.chosen.strategy, choice.chosen.activation_checkpointing
