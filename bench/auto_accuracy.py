@@ -13,17 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import noise
-from plan_accuracy import CASES, Case, read, words, write
+from plan_accuracy import CASES, Case, Running, ended, give_up, ranks_of, read, words, write, zerofit
 
 COMPARED = (
     "sft-1.7b",
@@ -84,16 +80,6 @@ def predict(options: argparse.Namespace) -> None:
             write(options.file, rows)
 
 
-@dataclass
-class Running:
-    """A comparison that goes on, and where."""
-
-    name: str
-    directory: Path
-    cards: list[int]
-    process: subprocess.Popen[bytes]
-
-
 def measure(options: argparse.Namespace) -> None:
     """Each predicted comparison that was not measured yet, in the file's order."""
     rows = read(options.file)
@@ -106,21 +92,12 @@ def measure(options: argparse.Namespace) -> None:
         for name in [one for one in waiting if ranks_of(one) <= len(free)][:1]:
             waiting.remove(name)
             running.append(start(rows[name], asked[name], free[: ranks_of(name)], options))
-        for one in [one for one in running if one.process.poll() is not None]:
-            running.remove(one)
+        for one in ended(running):
             rows[one.name] |= figures(one)
             print(json.dumps(rows[one.name]), flush=True)
             write(options.file, rows)
         time.sleep(0.5)
-    for one in running:
-        print(json.dumps({"configuration": one.name, "failed": "time"}), flush=True)
-        one.process.terminate()
-        one.process.wait()
-
-
-def ranks_of(name: str) -> int:
-    """Of a comparison."""
-    return int(name.rpartition("/")[2])
+    give_up(running)
 
 
 def start(row: dict[str, Any], given: list[str], cards: list[int], options: argparse.Namespace) -> Running:
@@ -128,21 +105,16 @@ def start(row: dict[str, Any], given: list[str], cards: list[int], options: argp
     name, strategies = row["configuration"], ",".join(row["predicted"])
     directory = options.out / name.replace("/", "-")
     given = [*given, f"strategy.activation_checkpointing={row['activation_checkpointing']}"]
-    command = [sys.executable, "-m", "zerofit", "compare", *given, "--strategies", strategies]
-    command += ["--gpus", str(len(cards)), "--steps", str(options.steps), "--no-profile", "--output", str(directory)]
-    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    numbers = seen.split(",") if seen else list(map(str, range(options.cards)))
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(numbers[card] for card in cards)}
-    with Path(f"{directory}.log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-    return Running(name, directory, cards, process)
+    command = ["compare", *given, "--strategies", strategies, "--gpus", str(len(cards)), "--steps", str(options.steps)]
+    command += ["--no-profile", "--output", str(directory)]
+    return Running(name, directory, cards, zerofit(command, cards, options.cards, Path(f"{directory}.log")))
 
 
 def figures(one: Running) -> dict[str, Any]:
     """Of its own records: samples/s of each strategy that ran, and the share of the fastest that auto would have."""
-    path = one.directory / "compare.json"
+    path = one.run / "compare.json"
     if not path.exists():
-        return {"failed": Path(f"{one.directory}.log").read_text()[-600:]}
+        return {"failed": Path(f"{one.run}.log").read_text()[-600:]}
     found = json.loads(path.read_text())
     measured = {f"{row['strategy']}{row['offload']}": row["samples_s"] for row in found["rows"] if row["samples_s"]}
     failed = {row["label"]: row["why"] for row in found["rows"] if not row["samples_s"]}

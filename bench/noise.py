@@ -5,9 +5,9 @@ python bench/noise.py /tmp/noise
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -124,4 +124,6 @@ def _place(x: float, y: float, z: float = 0.0) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    make(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=Path, help="where data go; what is there already is kept")
+    make(parser.parse_args().directory)

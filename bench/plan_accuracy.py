@@ -243,8 +243,7 @@ def measure(options: argparse.Namespace) -> None:
             if cards:
                 order.remove(name)
                 running.append(start(name, waiting[name], cards, options))
-        for one in [one for one in running if one.process.poll() is not None]:
-            running.remove(one)
+        for one in ended(running):
             if one.process.returncode:
                 log = (options.out / f"{one.run.name}.log").read_text()[-600:]
                 print(json.dumps({"configuration": one.name, "failed": one.process.returncode, "log": log}), flush=True)
@@ -254,9 +253,7 @@ def measure(options: argparse.Namespace) -> None:
             print(json.dumps(rows[one.name]), flush=True)
             write(options.file, rows)
         time.sleep(0.5)
-    for one in running:
-        print(json.dumps({"configuration": one.name, "failed": "time"}), flush=True)
-        one.process.terminate()
+    give_up(running)
 
 
 def ranks_of(name: str) -> int:
@@ -281,13 +278,35 @@ def start(name: str, given: list[str], cards: list[int], options: argparse.Names
     """Its run, whose output goes to a file."""
     run = options.out / name.replace("/", "-")
     shutil.rmtree(run, ignore_errors=True)
-    command = [sys.executable, "-m", "zerofit", "train", *given, f"run_dir={run}", "--nproc", str(len(cards))]
+    command = ["train", *given, f"run_dir={run}", "--nproc", str(len(cards))]
+    return Running(name, run, cards, zerofit(command, cards, options.cards, options.out / f"{run.name}.log"))
+
+
+def zerofit(words: list[str], cards: list[int], of: int, log: Path) -> subprocess.Popen[bytes]:
+    """`zerofit WORDS` on these cards of `of`; its output goes to a file."""
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    numbers = seen.split(",") if seen else list(map(str, range(options.cards)))
+    numbers = seen.split(",") if seen else list(map(str, range(of)))
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(numbers[card] for card in cards)}
-    with (options.out / f"{run.name}.log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-    return Running(name, run, cards, process)
+    with log.open("wb") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "zerofit", *words], env=environment, stdout=file, stderr=subprocess.STDOUT
+        )
+
+
+def ended(running: list[Running]) -> list[Running]:
+    """Those that have; they are taken out."""
+    found = [one for one in running if one.process.poll() is not None]
+    for one in found:
+        running.remove(one)
+    return found
+
+
+def give_up(running: list[Running]) -> None:
+    """End what is left when time is over."""
+    for one in running:
+        print(json.dumps({"configuration": one.name, "failed": "time"}), flush=True)
+        one.process.terminate()
+        one.process.wait()
 
 
 def measured(run: Path, alone: bool) -> dict[str, Any]:
