@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import noise
+import plan_accuracy
 from plan_accuracy import CASES, Case, Running, ended, give_up, ranks_of, read, words, write, zerofit
 
 COMPARED = (
@@ -141,22 +141,9 @@ def show(options: argparse.Namespace) -> None:
 
 def main() -> None:
     """See the module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("predict", "measure", "show"))
-    parser.add_argument("--file", type=Path, default=Path("docs/auto-accuracy.jsonl"))
-    parser.add_argument("--data", type=Path, default=Path("/tmp/plan-accuracy-data"))
-    parser.add_argument("--out", type=Path, default=Path("/tmp/auto-accuracy"), help="where comparisons go")
-    parser.add_argument("--gpu", default="h200")
-    parser.add_argument("--gpus", type=int, nargs="+", default=[2], help="of a comparison")
-    parser.add_argument("--cards", type=int, help="GPUs to place them on; as many as the largest takes")
+    parser = plan_accuracy.options(__doc__, Path("docs/auto-accuracy.jsonl"), Path("/tmp/auto-accuracy"))
     parser.add_argument("--steps", type=int, default=8, help="of each run")
-    parser.add_argument("--limit", type=float, default=3600.0, help="seconds of measuring")
-    options = parser.parse_args()
-    options.cards = options.cards or max(options.gpus)
-    if options.what != "show":
-        noise.make(options.data)
-    options.out.mkdir(parents=True, exist_ok=True)
-    {"predict": predict, "measure": measure, "show": show}[options.what](options)
+    plan_accuracy.follow(parser, {"predict": predict, "measure": measure, "show": show})
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -350,25 +350,37 @@ def typical(errors: list[float]) -> str:
     return f"{sum(map(abs, errors)) / len(errors):.1f} %" if errors else ""
 
 
+def options(description: str | None, file: Path, out: Path) -> argparse.ArgumentParser:
+    """Of commands that predict, measure and show."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("predict", "measure", "show"))
+    parser.add_argument("--file", type=Path, default=file)
+    parser.add_argument("--data", type=Path, default=Path("/tmp/plan-accuracy-data"))
+    parser.add_argument("--out", type=Path, default=out, help="where runs go")
+    parser.add_argument("--gpu", default="h200")
+    parser.add_argument("--gpus", type=int, nargs="+", default=[2], help="of what is measured")
+    parser.add_argument("--cards", type=int, help="GPUs to place it on; as many as the largest takes")
+    parser.add_argument("--limit", type=float, default=3600.0, help="seconds of measuring")
+    return parser
+
+
+def follow(parser: argparse.ArgumentParser, commands: dict[str, Callable[[argparse.Namespace], None]]) -> None:
+    """Do what was asked for."""
+    given = parser.parse_args()
+    given.cards = given.cards or max(given.gpus)
+    if given.what != "show":
+        noise.make(given.data)
+    given.out.mkdir(parents=True, exist_ok=True)
+    commands[given.what](given)
+
+
 def main() -> None:
     """See the module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("predict", "measure", "show"))
-    parser.add_argument("--file", type=Path, default=Path("docs/plan-accuracy.jsonl"))
-    parser.add_argument("--data", type=Path, default=Path("/tmp/plan-accuracy-data"))
-    parser.add_argument("--out", type=Path, default=Path("/tmp/plan-accuracy"), help="where runs go")
-    parser.add_argument("--gpu", default="h200")
-    parser.add_argument("--gpus", type=int, nargs="+", default=[1], help="of a configuration")
-    parser.add_argument("--cards", type=int, help="GPUs to place them on; as many as the largest takes")
+    parser = options(__doc__, Path("docs/plan-accuracy.jsonl"), Path("/tmp/plan-accuracy"))
+    parser.set_defaults(gpus=[1])
     parser.add_argument("--room", type=float, default=0.0, help="GiB of a GPU for runs side by side; 0: one by one")
     parser.add_argument("--match", default="", metavar="REGEX", help="measure configurations of such names alone")
-    parser.add_argument("--limit", type=float, default=3600.0, help="seconds of measuring")
-    options = parser.parse_args()
-    options.cards = options.cards or max(options.gpus)
-    if options.what != "show":
-        noise.make(options.data)
-    options.out.mkdir(parents=True, exist_ok=True)
-    {"predict": predict, "measure": measure, "show": show}[options.what](options)
+    follow(parser, {"predict": predict, "measure": measure, "show": show})
 
 
 if __name__ == "__main__":

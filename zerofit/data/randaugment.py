@@ -33,7 +33,6 @@ class Warp(NamedTuple):
 
     strength: Callable[[float, int], float]
     place: Callable[[Tensor, int], tuple[Tensor, Tensor]]
-    signed: bool = True
 
 
 class Filter(NamedTuple):
@@ -140,7 +139,7 @@ OPERATIONS: dict[str, Warp | Filter | None] = {
 }
 
 
-class Task(NamedTuple):
+class Change(NamedTuple):
     """What is done to some of the images in a turn: what they have chosen, or all warps at once."""
 
     rows: NDArray[np.int64]
@@ -160,27 +159,27 @@ def rand_augment(images: Tensor, draws: NDArray[np.float64], magnitude: int, fil
     images = _eight_bits(images)
     chosen = (draws[:, 0::2] * len(names)).astype(np.int64)
     signs = np.where(draws[:, 1::2] < 0.5, 1.0, -1.0)
-    tasks = [
-        task
+    changes = [
+        change
         for turn in range(chosen.shape[1])
-        for task in _tasks(chosen[:, turn], signs[:, turn], magnitude / LEVELS, images.shape[-1])
+        for change in _changes(chosen[:, turn], signs[:, turn], magnitude / LEVELS, images.shape[-1])
     ]
-    if not tasks:
+    if not changes:
         return images
     numbers = on_device(
-        np.concatenate([np.array(fill, np.float32), *(task.numbers.ravel() for task in tasks)]), images.device
+        np.concatenate([np.array(fill, np.float32), *(one.numbers.ravel() for one in changes)]), images.device
     )
-    rows = on_device(np.concatenate([task.rows for task in tasks]), images.device)
-    colour, *given = numbers.to(images.dtype).split([len(fill), *(task.numbers.size for task in tasks)])
+    rows = on_device(np.concatenate([one.rows for one in changes]), images.device)
+    colour, *given = numbers.to(images.dtype).split([len(fill), *(one.numbers.size for one in changes)])
     colour = _eight_bits(colour)
-    for task, where, values in zip(tasks, rows.split([len(task.rows) for task in tasks]), given, strict=True):
+    for one, where, values in zip(changes, rows.split([len(one.rows) for one in changes]), given, strict=True):
         some = images[where]
-        made = _warped(some, values.view(-1, 2, 3), colour) if task.apply is None else task.apply(some, values)
+        made = _warped(some, values.view(-1, 2, 3), colour) if one.apply is None else one.apply(some, values)
         images[where] = _eight_bits(made)
     return images
 
 
-def _tasks(chosen: NDArray[np.int64], signs: NDArray[np.float64], level: float, size: int) -> Iterator[Task]:
+def _changes(chosen: NDArray[np.int64], signs: NDArray[np.float64], level: float, size: int) -> Iterator[Change]:
     """Of a turn, in which each image has chosen one operation: they are of different images, so their order is none."""
     operations = list(OPERATIONS.values())
     moved: list[NDArray[np.int64]] = []
@@ -190,16 +189,17 @@ def _tasks(chosen: NDArray[np.int64], signs: NDArray[np.float64], level: float, 
         if operation is None:
             continue
         rows = np.flatnonzero(chosen == number)
-        amounts = operation.strength(level, size) * (signs[rows] if operation.signed else np.ones(len(rows)))
+        strength = operation.strength(level, size)
+        amounts = (strength * signs[rows]).astype(np.float32)
         if isinstance(operation, Filter):
-            yield Task(rows, amounts.astype(np.float32), operation.apply)
+            yield Change(rows, amounts if operation.signed else np.full_like(amounts, strength), operation.apply)
             continue
-        linear, shift = operation.place(torch.from_numpy(amounts).float(), size)
+        linear, shift = operation.place(torch.from_numpy(amounts), size)
         corner = linear.sum(dim=-1) * 0.5 - 0.5  # kornia counts from the centre of the first pixel
         moved.append(rows)
         matrices.append(torch.cat([linear, (shift + corner)[..., None]], dim=-1))
     if moved:
-        yield Task(np.concatenate(moved), torch.cat(matrices).view(-1, 6).numpy(), None)
+        yield Change(np.concatenate(moved), torch.cat(matrices).view(-1, 6).numpy(), None)
 
 
 def _warped(images: Tensor, matrices: Tensor, fill: Tensor) -> Tensor:
