@@ -39,7 +39,8 @@ class Rollout(Section):
     batch: Count | None = None
     """Completions decoded at once on a rank; null: as many as a rank has to make."""
     vllm: Literal["colocate", "server"] = "colocate"
-    """colocate: in the ranks' own processes, asleep while they train. server: `trl vllm-serve` at `server`."""
+    """colocate: in the ranks' own processes, asleep while they train. server: `vllm serve` at `server`, with the flags
+    that TRL's vLLM guide names."""
     vllm_memory: Fraction = 0.3
     """colocate: share of a GPU's memory that vLLM may take."""
     server: str = "http://localhost:8000"
