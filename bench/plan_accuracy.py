@@ -234,6 +234,8 @@ def measure(options: argparse.Namespace) -> None:
         if rows.get(name, {}).get("measured_gib") is None and re.search(options.match, name)
     }
     needs = {name: SLACK * rows.get(name, {}).get("predicted_gib", options.room) for name in waiting}
+    if options.share:
+        needs = {name: ranks_of(name) * need for name, need in needs.items()}
     running: list[Running] = []
     end = time.monotonic() + options.limit
     order = sorted(waiting, key=lambda name: needs[name] * ranks_of(name)) if options.room else list(waiting)
@@ -248,7 +250,7 @@ def measure(options: argparse.Namespace) -> None:
                 log = (options.out / f"{one.run.name}.log").read_text()[-600:]
                 print(json.dumps({"configuration": one.name, "failed": one.process.returncode, "log": log}), flush=True)
                 continue
-            found = measured(one.run, alone=options.room == 0)
+            found = measured(one.run, alone=options.room == 0, shared=len(one.cards) < ranks_of(one.name))
             rows[one.name] = {**rows.get(one.name, {"configuration": one.name}), **found}
             print(json.dumps(rows[one.name]), flush=True)
             write(options.file, rows)
@@ -269,27 +271,36 @@ def place(name: str, running: list[Running], needs: dict[str, float], options: a
     if "+" in name and any("+" in one.name for one in running):
         return []
     taken = [sum(needs[one.name] for one in running if card in one.cards) for card in range(options.cards)]
-    cards = sorted(range(options.cards), key=lambda card: taken[card])[: ranks_of(name)]
+    takes = 1 if options.share else ranks_of(name)
+    cards = sorted(range(options.cards), key=lambda card: taken[card])[:takes]
     room = all(not taken[card] or taken[card] + needs[name] <= options.room for card in cards)
-    return cards if room and len(cards) == ranks_of(name) else []
+    return cards if room and len(cards) == takes else []
 
 
 def start(name: str, given: list[str], cards: list[int], options: argparse.Namespace) -> Running:
     """Its run, whose output goes to a file."""
     run = options.out / name.replace("/", "-")
     shutil.rmtree(run, ignore_errors=True)
-    command = ["train", *given, f"run_dir={run}", "--nproc", str(len(cards))]
-    return Running(name, run, cards, zerofit(command, cards, options.cards, options.out / f"{run.name}.log"))
+    words, ranks = ["train", *given, f"run_dir={run}"], ranks_of(name)
+    program = ("-m", "zerofit")
+    if len(cards) < ranks:
+        program = (str(Path(__file__).with_name("one_gpu.py")), str(ranks))
+    else:
+        words += ["--nproc", str(ranks)]
+    log = options.out / f"{run.name}.log"
+    return Running(name, run, cards, zerofit(words, cards, options.cards, log, program))
 
 
-def zerofit(words: list[str], cards: list[int], of: int, log: Path) -> subprocess.Popen[bytes]:
+def zerofit(
+    words: list[str], cards: list[int], of: int, log: Path, program: tuple[str, ...] = ("-m", "zerofit")
+) -> subprocess.Popen[bytes]:
     """`zerofit WORDS` on these cards of `of`; its output goes to a file."""
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     numbers = seen.split(",") if seen else list(map(str, range(of)))
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(numbers[card] for card in cards)}
     with log.open("wb") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "zerofit", *words], env=environment, stdout=file, stderr=subprocess.STDOUT
+            [sys.executable, *program, *words], env=environment, stdout=file, stderr=subprocess.STDOUT
         )
 
 
@@ -309,8 +320,8 @@ def give_up(running: list[Running]) -> None:
         one.process.wait()
 
 
-def measured(run: Path, alone: bool) -> dict[str, Any]:
-    """Of a run's own records."""
+def measured(run: Path, alone: bool, shared: bool = False) -> dict[str, Any]:
+    """Of a run's own records; `shared`: its ranks were on one GPU."""
     result, planned = (json.loads((run / name).read_text()) for name in ("result.json", "run.json"))
     found = {
         "measured_gib": result["peak_alloc_gib"],
@@ -319,7 +330,9 @@ def measured(run: Path, alone: bool) -> dict[str, Any]:
         "gpu": planned["hardware"]["name"],
         "versions": {name: planned["versions"][name] for name in ("torch", "transformers", "deepspeed")},
     }
-    if alone:
+    if shared:
+        found["on_one_gpu"] = True
+    elif alone:
         found["samples_s"] = result["samples_s"]
     return found
 
@@ -379,6 +392,7 @@ def main() -> None:
     parser = options(__doc__, Path("docs/plan-accuracy.jsonl"), Path("/tmp/plan-accuracy"))
     parser.set_defaults(gpus=[1])
     parser.add_argument("--room", type=float, default=0.0, help="GiB of a GPU for runs side by side; 0: one by one")
+    parser.add_argument("--share", action="store_true", help="all ranks of a run on one card (one_gpu.py)")
     parser.add_argument("--match", default="", metavar="REGEX", help="measure configurations of such names alone")
     follow(parser, {"predict": predict, "measure": measure, "show": show})
 

@@ -15,16 +15,17 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "e2e"))
 from cli_runs import result, tiny
-from test_interrupt import LONG, await_step, ranks_of
+from test_interrupt import LONG, await_step
 
 pytestmark = pytest.mark.gpu
+ONE_GPU = Path(__file__).parents[2] / "bench" / "one_gpu.py"
 ON_CPU = ("ZEROFIT_DEVICE", "DS_ACCELERATOR")
 
 
-def started(cwd: Path, *words: str) -> subprocess.Popen[str]:
+def started(cwd: Path, *words: str, program: tuple[str, ...] = ("-m", "zerofit")) -> subprocess.Popen[str]:
     """`zerofit WORDS` on this machine's GPUs."""
     environ = {name: value for name, value in os.environ.items() if name not in ON_CPU}
-    command, pipe = [sys.executable, "-m", "zerofit", *words], subprocess.PIPE
+    command, pipe = [sys.executable, *program, *words], subprocess.PIPE
     return subprocess.Popen(command, cwd=cwd, env=environ, stdout=pipe, stderr=pipe, text=True)
 
 
@@ -35,12 +36,14 @@ def done(cwd: Path, *words: str) -> None:
 
 
 def test_a_hanging_rank_leaves_what_nccl_was_doing(tmp_path: Path) -> None:
+    """Of two hosts, which one GPU is enough for (bench/one_gpu.py)."""
     run = tmp_path / "runs" / "tiny"
-    words = ("train", str(tiny(tmp_path, LONG)), "strategy=ddp", "--nproc", "2", "--watchdog", "0.2")
-    with started(tmp_path, *words, "train.max_steps=200000") as launcher:
+    words = ("train", str(tiny(tmp_path, LONG)), "strategy=ddp", "--watchdog", "0.2", "train.max_steps=200000")
+    with started(tmp_path, *words, program=(str(ONE_GPU), "2")) as launcher:
         try:
             await_step(run, 3, launcher)
-            os.kill(ranks_of(launcher)[1], signal.SIGSTOP)
+            rank = next(one for one in psutil.Process(launcher.pid).children() if one.environ()["RANK"] == "1")
+            rank.send_signal(signal.SIGSTOP)
             _, said = launcher.communicate(timeout=200)
         finally:
             for one in psutil.Process(launcher.pid).children() if launcher.poll() is None else []:

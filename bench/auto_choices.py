@@ -1,0 +1,169 @@
+"""Whether `strategy: auto` with `train.micro_batch: auto` takes the fastest of all ways to do the work on one card.
+
+    python bench/auto_choices.py predict                              # needs no GPU
+    python bench/auto_choices.py measure --limit 900                  # on one GPU, with nothing else on it
+    python bench/auto_choices.py show                                 # a table
+
+A case of plan_accuracy.py on a card whose memory is capped, so that something has to be given up for it: auto weighs
+strategy, offload, micro-batch and activation checkpointing. `predict` adds a line to docs/auto-choices.jsonl for each
+comparison that has none: what auto takes, and the fastest other ways by its table; `measure` trains each of them for a
+few steps under that cap, and never changes a prediction. Random weights of exact shapes; data are noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import plan_accuracy
+from auto_accuracy import show
+from plan_accuracy import CASES, read, words, write, zerofit
+
+if TYPE_CHECKING:
+    from zerofit.plan.choice import Choice, Row
+
+COMPARED = (
+    ("vit-huge", 24, 256),
+    ("classify-1.7b", 40, 64),
+    ("sft-1.7b", 48, 16),
+    ("lora-8b", 24, 8),
+    ("cad-alike-1.7b", 40, 16),
+    ("vit-base", 11, 512),
+    ("vit-huge", 11, 256),
+    ("classify-1.7b", 24, 64),
+    ("sft-1.7b", 80, 16),
+    ("lora-8b", 40, 8),
+)
+"""(case, GiB of the card, samples of an optimizer step)."""
+CHOSEN = ("strategy.n", "strategy.offload", "strategy.activation_checkpointing", "train.micro_batch", "hardware.memory")
+"""Fields of a case that are left to auto here, or set."""
+AUTO = ("strategy.name=auto", "strategy.activation_checkpointing=auto", "train.micro_batch=auto")
+OFFLOADS = {"": "{}", "offload_optimizer": "{optimizer: cpu}", "offload_all": "{optimizer: cpu, params: cpu}"}
+MOST = 4
+"""Ways that are measured in a comparison, at most."""
+
+
+def comparisons(data: Path) -> dict[str, list[str]]:
+    """Recipe and fields of each, less what auto chooses."""
+    cases = {case.name: case for case in CASES}
+    found = {}
+    for name, gib, batch in COMPARED:
+        given = [word for word in words(cases[name], "zero2", 1, data) if not word.startswith(CHOSEN)]
+        found[f"{name}, {gib} GiB/1"] = [
+            *(word for word in given if not word.startswith("train.global_batch")),
+            f"hardware.memory_cap={gib}GiB",
+            f"train.global_batch={batch}",
+        ]
+    return found
+
+
+def label(row: Row) -> str:
+    """`zero2+offload_optimizer 8x2 full`: strategy, micro-batch x accumulation, activation checkpointing."""
+    return f"{row.strategy} {row.micro_batch}x{row.accumulation} {row.activation_checkpointing}"
+
+
+def fields(label: str) -> list[str]:
+    """What a recipe says for it."""
+    strategy, batches, kept = label.split()
+    name, _, offload = strategy.partition("+")
+    return [
+        f"strategy.name={name}",
+        f"strategy.offload={OFFLOADS[offload]}",
+        f"strategy.activation_checkpointing={kept}",
+        f"train.micro_batch={batches.partition('x')[0]}",
+    ]
+
+
+def rivals(choice: Choice) -> list[Row]:
+    """What auto takes, the fastest of each other strategy, and the fastest other way of its own strategy."""
+    taken = choice.chosen
+    assert taken is not None, choice.why
+    able = [row for row in choice.table if row.verdict == "fits" and row.samples_s is not None]
+    able.sort(key=lambda row: -(row.samples_s or 0))
+    own = [row for row in able if row.strategy == taken.strategy and label(row) != label(taken)]
+    best = {row.strategy: row for row in reversed(able) if row.strategy != taken.strategy}
+    others = sorted([*best.values(), *own[:2]], key=lambda row: -(row.samples_s or 0))
+    return [taken, *others[: MOST - 1]]
+
+
+def predict(options: argparse.Namespace) -> None:
+    """A line for each comparison without one."""
+    from zerofit.config.load import load_job
+    from zerofit.launch.asked import Asked
+    from zerofit.launch.planning import chosen, staged_plan
+    from zerofit.launch.predicting import Timed
+
+    rows = read(options.file)
+    for name, (recipe, *given) in comparisons(options.data).items():
+        if name in rows:
+            continue
+        job = load_job(recipe, [*given, *AUTO])
+        asked = staged_plan(job.stages[0], Asked(gpus=1, gpu=options.gpu), None, follows=False)
+        choice = chosen(asked, Timed()).spec.choice
+        assert choice is not None
+        ways = rivals(choice)
+        predicted = {label(row): row.samples_s for row in ways}
+        rows[name] = {"configuration": name, "auto": label(ways[0]), "why": choice.why, "predicted": predicted}
+        print(json.dumps(rows[name]), flush=True)
+        write(options.file, rows)
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Each way of each comparison that was not measured yet, one after another."""
+    rows = read(options.file)
+    asked = comparisons(options.data)
+    end = time.monotonic() + options.limit
+    for name, row in rows.items():
+        for way in row["predicted"]:
+            if way in row.get("measured", {}) or way in row.get("failed", {}):
+                continue
+            if time.monotonic() > end:
+                return
+            run = options.out / f"{name} {way}".replace("/", "-").replace(" ", "-")
+            log = Path(f"{run}.log")
+            command = ["train", *asked[name], *fields(way), f"train.max_steps={options.steps}", f"run_dir={run}"]
+            process = zerofit([*command, "--nproc", "1"], [0], 1, log)
+            try:
+                code: int | str = process.wait(options.each)
+            except subprocess.TimeoutExpired:
+                process.terminate()
+                process.wait()
+                code = f"not done in {options.each:.0f} s"
+            if code:
+                row.setdefault("failed", {})[way] = f"{code}: {log.read_text()[-400:]}"
+            else:
+                row.setdefault("measured", {})[way] = figure(run, row)
+            print(json.dumps({"configuration": name, "way": way, **result_of(row, way)}), flush=True)
+            write(options.file, rows)
+
+
+def figure(run: Path, row: dict[str, Any]) -> float:
+    """Samples/s of a finished run; notes the GPU."""
+    row["gpu"] = json.loads((run / "run.json").read_text())["hardware"]["name"]
+    return float(json.loads((run / "result.json").read_text())["samples_s"])
+
+
+def result_of(row: dict[str, Any], way: str) -> dict[str, Any]:
+    """Of one way, predicted and measured."""
+    predicted = row["predicted"][way]
+    return {
+        "predicted": predicted,
+        "measured": row.get("measured", {}).get(way),
+        "failed": row.get("failed", {}).get(way),
+    }
+
+
+def main() -> None:
+    """See the module."""
+    parser = plan_accuracy.options(__doc__, Path("docs/auto-choices.jsonl"), Path("/tmp/auto-choices"))
+    parser.add_argument("--steps", type=int, default=5, help="of each run")
+    parser.add_argument("--each", type=float, default=120.0, help="seconds of a run, at most")
+    plan_accuracy.follow(parser, {"predict": predict, "measure": measure, "show": show})
+
+
+if __name__ == "__main__":
+    main()
