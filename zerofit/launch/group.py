@@ -72,4 +72,5 @@ def leave() -> None:
     """Part in good order."""
     import torch.distributed as dist
 
-    dist.destroy_process_group()
+    if dist.is_initialized():  # vLLM takes it along when it is shut down
+        dist.destroy_process_group()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from zerofit.config.strategy import REPLICATED
@@ -17,6 +18,9 @@ from zerofit.plan.spec import RunSpec
 from zerofit.predict.rates import Rates, rates_of
 from zerofit.predict.seen import Counted, Seen, counted
 from zerofit.predict.speed import speed
+
+NEAR = 0.8
+"""Of the best one's speed: formulas that nothing of their sort has corrected are off by as much."""
 
 
 @dataclass(eq=False)
@@ -36,6 +40,11 @@ class Weighed:
     def kind(self) -> tuple[str, str]:
         """Strategy and activation checkpointing."""
         return short_of(self.spec.strategy), self.spec.strategy.activation_checkpointing
+
+    @property
+    def sort(self) -> tuple[str, bool]:
+        """What its micro-batches compute alike: what is computed again, and whether weights are cast at each use."""
+        return self.spec.strategy.activation_checkpointing, self.spec.strategy.name in REPLICATED
 
 
 @dataclass
@@ -92,6 +101,18 @@ class Scales:
             self._played.append((one, seen))
         self._time()
 
+    def rival(self, top: Weighed) -> Weighed | None:
+        """The fastest that comes near and of whose sort no step was played; null: there is none."""
+        known = {one.sort for one in self.weighed if one.played}
+        rows = {one: row for one, row in zip(self.weighed, self.rows(hopeful=True), strict=True)}
+        least = NEAR * (rows[top].samples_s or math.inf)
+        able = [
+            one
+            for one, row in rows.items()
+            if row.verdict == "fits" and one.sort not in known and (row.samples_s or 0) >= least
+        ]
+        return max(able, key=lambda one: rows[one].samples_s or 0, default=None)
+
     def prediction(self, one: Weighed) -> Prediction:
         """Its own. Raises UserError as `fit` does."""
         found = fit(one.memory, one.spec, self.host_gib, self.calibration)
@@ -119,9 +140,8 @@ class Scales:
             return exact or formula
 
         def apart(other: Weighed) -> tuple[bool, bool]:
-            ours, theirs = one.spec.strategy, other.spec.strategy
-            replicated = (ours.name in REPLICATED) != (theirs.name in REPLICATED)
-            return ours.activation_checkpointing != theirs.activation_checkpointing, replicated
+            (ours, ours_cast), (theirs, theirs_cast) = one.sort, other.sort
+            return ours != theirs, ours_cast != theirs_cast
 
         nearest, seen = min(self._played, key=lambda played: apart(played[0]))
         assert nearest.counted is not None

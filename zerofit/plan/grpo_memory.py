@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from zerofit.plan.decoder import WITH_QK_NORM, Decoder, decoder_of
 from zerofit.plan.hardware import GIB
+from zerofit.plan.rollout_engine import corrects
 from zerofit.plan.shapes import known_fields
 from zerofit.plan.spec import GrpoSizes, RunSpec
 from zerofit.plan.states import FLOAT, Engine, buckets, states, update
@@ -69,7 +70,7 @@ def scores_twice(spec: RunSpec) -> bool:
     `_generate_and_score_completions`), which the plan sees to.
     """
     grpo = spec.recipe.grpo
-    return grpo is not None and (grpo.beta > 0 or spec.rollout_engine == "vllm")
+    return grpo is not None and (grpo.beta > 0 or corrects(spec))
 
 
 def rollout(engine: Engine[Decoder], sizes: GrpoSizes) -> dict[str, int]:

@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry
 
 from zerofit.measure.operations import is_view, tensors
@@ -61,14 +61,27 @@ class Roofline:
         moved = sum(tensor.numel() * tensor.element_size() for tensor in (*made, *given))
         flops, rate = 0, self.rates.products["fp32"]
         if func.overloadpacket in flop_registry:
-            flops = flop_registry[func.overloadpacket](*args, out_val=outputs)
+            attends = ATTENTION in func.name()
+            flops = flop_registry[func.overloadpacket](*(_alike(args) if attends else args), out_val=outputs)
             low = any(tensor.dtype in LOW for tensor in given)
             rate = self.rates.product(self.precision if low else "fp32", flops)
-            if low and ATTENTION in func.name():
+            if low and attends:
                 rate = self.rates.attends(phase, flops, rate)
         self.flops += flops
         self.operations += 1
         self.seconds += max(flops / rate, moved / self.rates.memory, self.rates.kernel_s)
+
+
+def _alike(args: Sequence[Any]) -> list[Any]:
+    """Attention's arguments; of tensors shapes, in which keys and values have as many heads as queries.
+
+    Several of these may share one of those; the count of torch 2.11 raises at such.
+    """
+    heads = max(one.shape[1] for one in args if isinstance(one, Tensor) and one.ndim == 4)
+    return [
+        torch.Size((len(one), heads, *one.shape[2:])) if isinstance(one, Tensor) and one.ndim == 4 else one
+        for one in args
+    ]
 
 
 def _with_weights(module: nn.Module) -> int:

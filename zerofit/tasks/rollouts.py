@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,7 @@ from zerofit.plan.spec import GrpoSizes, RunSpec
 from zerofit.tasks.kept_completions import KeptCompletions
 from zerofit.tasks.loop import Prepared, Work
 from zerofit.tasks.rewards import Rewards
+from zerofit.tasks.vllm_model import loadable
 from zerofit.train.engine import Engine
 from zerofit.train.grpo_trainer import GrpoTrainer, Rows
 from zerofit.train.job import Store
@@ -127,7 +129,9 @@ class RolloutWork(Work):
         callbacks: list[TrainerCallback],
     ) -> RunTrainer:
         make = partial(GrpoTrainer, spec, engine, model, job, store, callbacks, job.tokenizer, job.roll_out)
-        trainer = make(job.rewards.functions(), reference_of(spec, engine))
+        colocated = spec.rollout_engine == "vllm" and job.settings.rollout.vllm == "colocate"
+        with loadable(spec, engine, model, job.tokenizer) if colocated else nullcontext():
+            trainer = make(job.rewards.functions(), reference_of(spec, engine))
         weights = {reward.name: reward.weight for reward in job.settings.rewards}
         trainer.add_callback(KeptCompletions(spec.run_dir, trainer, weights, job.settings.log_completions))
         return trainer
@@ -143,6 +147,11 @@ class RolloutWork(Work):
 
     def outcome(self, run: Prepared) -> dict[str, Any]:
         return {}
+
+    def close(self, trainer: Any) -> None:
+        if trainer.use_vllm and trainer.vllm_mode == "colocate":
+            # Its own finalizer comes when the process group is gone, and complains.
+            trainer.vllm_generation.llm.llm_engine.engine_core.shutdown()
 
 
 def reference_of(spec: RunSpec, engine: Engine) -> TrainedModel | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainingArguments
 
+from zerofit.plan.rollout_engine import corrects
 from zerofit.plan.spec import RunSpec
 from zerofit.train.engine import Engine
 
@@ -112,7 +113,8 @@ def grpo_arguments(spec: RunSpec, engine: Engine) -> GRPOConfig:
         vllm_mode=grpo.rollout.vllm,
         vllm_gpu_memory_utilization=grpo.rollout.vllm_memory,
         vllm_server_base_url=grpo.rollout.server if grpo.rollout.vllm == "server" else None,
-        vllm_enable_sleep_mode=True,
+        vllm_enable_sleep_mode=spec.hardware.device == "cuda",
+        vllm_importance_sampling_correction=corrects(spec),
         vllm_max_model_length=sizes.length,
         router_aux_loss_coef=0.0,
         trust_remote_code=False,

@@ -40,6 +40,8 @@ FIGURES = {
     "completions/max_length": "completion_length_max",
     "completions/clipped_ratio": "clipped",
     "clip_ratio/region_mean": "clip_ratio",
+    "sampling/sampling_logp_difference/mean": "logprob_difference",
+    "sampling/sampling_logp_difference/max": "logprob_difference_max",
     "generate_s": "generate_s",
 }
 
@@ -145,7 +147,7 @@ class GrpoTrainer(Quiet, RunTrainer, GRPOTrainer):
         }
 
     def _by_vllm(self, rows: Rows) -> list[Completion]:
-        """TRL has given it the newest weights. Collective; seeds are vLLM's own."""
+        """TRL has given it the newest weights. Collective; seeds are vLLM's own, log-probabilities those after cuts."""
         asked = [row["tokens"] for row in rows]
         _, tokens, logprobs, _ = self.vllm_generation.generate(
             prompts=asked, images=None, num_generations=self.num_generations or 1
