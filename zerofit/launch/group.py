@@ -12,6 +12,7 @@ from zerofit.config.errors import UserError
 from zerofit.launch.environment import World
 from zerofit.plan.cap import fraction
 from zerofit.plan.hardware import GIB
+from zerofit.train.parting import part
 
 if TYPE_CHECKING:
     import torch
@@ -72,5 +73,6 @@ def leave() -> None:
     """Part in good order."""
     import torch.distributed as dist
 
+    part()
     if dist.is_initialized():  # vLLM takes it along when it is shut down
         dist.destroy_process_group()

@@ -67,9 +67,6 @@ class Work(ABC):
     def outcome(self, run: Prepared) -> dict[str, Any]:
         """What result.json has besides, after training. Collective."""
 
-    def close(self, trainer: Any) -> None:
-        """Let go of what holds process groups. Collective, and the last thing that ranks do together."""
-
     def flops(self, model: TrainedModel) -> float | None:
         """Of a sample's forward and backward pass; null where samples differ too much to tell."""
         return training_flops_per_sample(model)
@@ -110,7 +107,6 @@ def train(spec: RunSpec, resume: Path | None) -> dict[str, Any]:
     shared = [result]
     dist.broadcast_object_list(shared, src=0)
     run.records.tracking.wait(LONG)
-    run.work.close(run.trainer)
     return shared[0]
 
 

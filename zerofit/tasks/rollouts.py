@@ -31,6 +31,7 @@ from zerofit.tasks.vllm_model import loadable
 from zerofit.train.engine import Engine
 from zerofit.train.grpo_trainer import GrpoTrainer, Rows
 from zerofit.train.job import Store
+from zerofit.train.parting import BEFORE
 from zerofit.train.pulse import PULSE
 from zerofit.train.trainer import RunTrainer
 
@@ -132,6 +133,8 @@ class RolloutWork(Work):
         colocated = spec.rollout_engine == "vllm" and job.settings.rollout.vllm == "colocate"
         with loadable(spec, engine, model, job.tokenizer) if colocated else nullcontext():
             trainer = make(job.rewards.functions(), reference_of(spec, engine))
+        if colocated:
+            BEFORE.append(trainer.vllm_generation.llm.llm_engine.engine_core.shutdown)
         weights = {reward.name: reward.weight for reward in job.settings.rewards}
         trainer.add_callback(KeptCompletions(spec.run_dir, trainer, weights, job.settings.log_completions))
         return trainer
@@ -147,11 +150,6 @@ class RolloutWork(Work):
 
     def outcome(self, run: Prepared) -> dict[str, Any]:
         return {}
-
-    def close(self, trainer: Any) -> None:
-        if trainer.use_vllm and trainer.vllm_mode == "colocate":
-            # Its own finalizer comes when the process group is gone, and complains.
-            trainer.vllm_generation.llm.llm_engine.engine_core.shutdown()
 
 
 def reference_of(spec: RunSpec, engine: Engine) -> TrainedModel | None:
