@@ -20,5 +20,8 @@ def test_parts_come_out_as_they_are_told(tmp_path: Path) -> None:
     assert text["shapes"] == 80
     assert text["parsed"]["value"] >= 0.9
     assert text["valid"]["value"] >= 0.8
-    assert text["chamfer"]["high"] < none["chamfer"]["low"] / 4
+    if none["chamfer"] is None:  # told nothing it always says the same, which by a processor's rounding may be no shape
+        assert none["valid"]["high"] < text["valid"]["low"] / 4
+    else:
+        assert text["chamfer"]["high"] < none["chamfer"]["low"] / 4
     assert (run.parent / "report.html").is_file()
