@@ -74,9 +74,9 @@ def label(row: Row) -> str:
     return f"{row.strategy} {row.micro_batch}x{row.accumulation} {row.activation_checkpointing}"
 
 
-def fields(label: str) -> list[str]:
-    """What a recipe says for it."""
-    strategy, batches, kept = label.split()
+def fields(way: str) -> list[str]:
+    """What a recipe says for what `label` has written."""
+    strategy, batches, kept = way.split()
     name, _, offload = strategy.partition("+")
     return [
         f"strategy.name={name}",
@@ -145,7 +145,8 @@ def measure(options: argparse.Namespace) -> None:
                 row.setdefault("failed", {})[way] = f"{code}: {log.read_text()[-400:]}"
             else:
                 row.setdefault("measured", {})[way] = figure(run, row)
-            print(json.dumps({"configuration": name, "way": way, **result_of(row, way)}), flush=True)
+            found = {key: row.get(key, {}).get(way) for key in ("predicted", "measured", "failed")}
+            print(json.dumps({"configuration": name, "way": way, **found}), flush=True)
             write(options.file, rows)
 
 
@@ -157,16 +158,6 @@ def figure(run: Path, row: dict[str, Any]) -> float:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     steps = [batch / line["samples_s"] - line["data_wait_s"] for line in lines if "samples_s" in line][1:]
     return round(batch / statistics.median(steps), 3)
-
-
-def result_of(row: dict[str, Any], way: str) -> dict[str, Any]:
-    """Of one way, predicted and measured."""
-    predicted = row["predicted"][way]
-    return {
-        "predicted": predicted,
-        "measured": row.get("measured", {}).get(way),
-        "failed": row.get("failed", {}).get(way),
-    }
 
 
 def main() -> None:

@@ -42,6 +42,8 @@ ALWAYS = (
     "evaluate.at_end=false",
 )
 NEVER = tuple(f"{section}.every_{unit}=null" for section in ("checkpoint", "evaluate") for unit in ("steps", "epochs"))
+ZEROFIT = "-m", "zerofit"
+ONE_GPU = str(Path(__file__).with_name("one_gpu.py"))
 GIB = 2**30
 SLACK = 1.2
 """What a run takes of a card, at most, for each GiB that it allocates."""
@@ -250,8 +252,7 @@ def measure(options: argparse.Namespace) -> None:
                 log = (options.out / f"{one.run.name}.log").read_text()[-600:]
                 print(json.dumps({"configuration": one.name, "failed": one.process.returncode, "log": log}), flush=True)
                 continue
-            found = measured(one.run, alone=options.room == 0, shared=len(one.cards) < ranks_of(one.name))
-            rows[one.name] = {**rows.get(one.name, {"configuration": one.name}), **found}
+            rows[one.name] = {**rows.get(one.name, {"configuration": one.name}), **measured(one.run, options)}
             print(json.dumps(rows[one.name]), flush=True)
             write(options.file, rows)
         time.sleep(0.5)
@@ -281,18 +282,15 @@ def start(name: str, given: list[str], cards: list[int], options: argparse.Names
     """Its run, whose output goes to a file."""
     run = options.out / name.replace("/", "-")
     shutil.rmtree(run, ignore_errors=True)
-    words, ranks = ["train", *given, f"run_dir={run}"], ranks_of(name)
-    program = ("-m", "zerofit")
-    if len(cards) < ranks:
-        program = (str(Path(__file__).with_name("one_gpu.py")), str(ranks))
-    else:
-        words += ["--nproc", str(ranks)]
+    command = ["train", *given, f"run_dir={run}"]
+    own = [] if options.share else ["--nproc", str(len(cards))]
+    program = (ONE_GPU, str(ranks_of(name))) if options.share else ZEROFIT
     log = options.out / f"{run.name}.log"
-    return Running(name, run, cards, zerofit(words, cards, options.cards, log, program))
+    return Running(name, run, cards, zerofit([*command, *own], cards, options.cards, log, program))
 
 
 def zerofit(
-    words: list[str], cards: list[int], of: int, log: Path, program: tuple[str, ...] = ("-m", "zerofit")
+    words: list[str], cards: list[int], of: int, log: Path, program: tuple[str, ...] = ZEROFIT
 ) -> subprocess.Popen[bytes]:
     """`zerofit WORDS` on these cards of `of`; its output goes to a file."""
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -320,8 +318,8 @@ def give_up(running: list[Running]) -> None:
         one.process.wait()
 
 
-def measured(run: Path, alone: bool, shared: bool = False) -> dict[str, Any]:
-    """Of a run's own records; `shared`: its ranks were on one GPU."""
+def measured(run: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Of a run's own records; how fast it was where it was alone."""
     result, planned = (json.loads((run / name).read_text()) for name in ("result.json", "run.json"))
     found = {
         "measured_gib": result["peak_alloc_gib"],
@@ -330,9 +328,9 @@ def measured(run: Path, alone: bool, shared: bool = False) -> dict[str, Any]:
         "gpu": planned["hardware"]["name"],
         "versions": {name: planned["versions"][name] for name in ("torch", "transformers", "deepspeed")},
     }
-    if shared:
+    if options.share:
         found["on_one_gpu"] = True
-    elif alone:
+    elif options.room == 0:
         found["samples_s"] = result["samples_s"]
     return found
 
