@@ -65,11 +65,12 @@ def test_packs_hold_every_learnt_token_once_and_no_target_of_a_row_follows_anoth
     packs = list(packed(rows, length))
     assert sorted(one for pack in packs for one in pack.lengths) == sorted(len(row.tokens) for row in rows)
     assert all(len(pack.tokens) == sum(pack.lengths) <= length for pack in packs)
-    batch = Collator(PAD, packed=True)(packs)
-    assert targets(batch) == expected(rows)  # with the token before it: of the same row
-    assert set(batch) == {"input_ids", "labels", "position_ids"}
-    assert (batch["labels"][batch["position_ids"] == 0] == IGNORED).all()
-    assert int((batch["position_ids"] == 0).sum()) == len(rows)
+    for in_one_row in (False, True):
+        batch = Collator(PAD, packed=True, in_one_row=in_one_row)(packs)
+        assert targets(batch) == expected(rows)  # with the token before it: of the same row
+        assert (batch["labels"][batch["position_ids"] == 0] == IGNORED).all()
+        assert int((batch["position_ids"] == 0).sum()) == len(rows)
+        assert len(batch["input_ids"]) == (1 if in_one_row else len(packs))
 
 
 def test_the_same_rows_give_the_same_packs() -> None:
@@ -124,7 +125,7 @@ def test_any_number_of_ranks_takes_the_same_samples_in_each_step(tmp_path: Path,
         for rank in range(ranks):
             order = TrainOrder(35, sizes(ranks, micro, 35), seed=5, rank=rank)
             order.seek(1, 1)
-            loaders.append([seen(batch) for batch in train_loader(samples, order, PAD)])
+            loaders.append([seen(batch) for batch in train_loader(samples, order, Collator(PAD, samples.packed))])
         forwards = 8 // (ranks * micro)
         return [
             sorted(one for loader in loaders for batch in loader[k * forwards : (k + 1) * forwards] for one in batch)
@@ -141,7 +142,7 @@ def test_validation_takes_each_sample_once_in_as_many_batches_on_every_rank(
     tmp_path: Path, count: int, ranks: int, rows_each: int
 ) -> None:
     samples = stored(tmp_path / "s.arrow", count, rows_each)
-    shares = [list(validation_batches(samples, 2, rank, ranks, PAD)) for rank in range(ranks)]
+    shares = [list(validation_batches(samples, 2, rank, ranks, Collator(PAD, samples.packed))) for rank in range(ranks)]
     assert len({len(share) for share in shares}) == 1
     batches = [batch for share in shares for batch in share]
     assert sorted(one for batch in batches for one in seen(batch)) == list(range(1, count + 1))
@@ -155,7 +156,7 @@ def test_validation_takes_each_sample_once_in_as_many_batches_on_every_rank(
 def test_loading_leaves_random_numbers_alone(tmp_path: Path) -> None:
     samples = stored(tmp_path / "s.arrow", 16)
     before = torch.get_rng_state()
-    assert len(list(train_loader(samples, TrainOrder(16, sizes(1, 4, 16), 0, 0), PAD))) == 4
+    assert len(list(train_loader(samples, TrainOrder(16, sizes(1, 4, 16), 0, 0), Collator(PAD, samples.packed)))) == 4
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -1,4 +1,8 @@
-"""Micro-batches of text: rows side by side, padded; or packs end to end, which hold no padding at all."""
+"""Micro-batches of text: rows, or packs of them, side by side and padded.
+
+PyTorch's attention computes what a mask takes away, so that packs end to end, in one row, would cost their number
+squared. The kernels of the package flash-attn know packs in one row alone, and cost the same there.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from zerofit.data.images import IGNORED
 from zerofit.data.loader import Loader
 from zerofit.data.order import EvalKey, EvalOrder, TrainKey, TrainOrder
 from zerofit.data.samples import Sample, Samples
+from zerofit.plan.spec import RunSpec
 
 Batch = dict[str, Tensor]
 
@@ -41,11 +46,13 @@ class _Evaluation(Dataset["Sample | None"]):
 class Collator:
     """Makes a micro-batch of samples."""
 
-    def __init__(self, pad: int, packed: bool) -> None:
-        self.pad, self.packed = pad, packed
+    def __init__(self, pad: int, packed: bool, in_one_row: bool = False) -> None:
+        self.pad, self.packed, self.in_one_row = pad, packed, in_one_row
 
     def __call__(self, samples: Sequence[Sample | None]) -> Batch:
-        """input_ids, labels (-100: no target), and attention_mask or, of packs, position_ids; all int64 [B, T].
+        """input_ids, labels (-100: no target), attention_mask and, of packs, position_ids; all int64 [B, T].
+
+        Packs in one row have no attention_mask.
 
         Without any sample a row of two tokens and no target: every rank has something to forward.
         """
@@ -53,41 +60,59 @@ class Collator:
         if not there:
             nothing = np.full(2, self.pad, dtype=np.int32)
             there = [Sample(nothing, np.zeros(2, dtype=np.bool_), (2,))]
-        return end_to_end(there) if self.packed else side_by_side(there, self.pad)
+        if self.packed and self.in_one_row:
+            return end_to_end(there)
+        return side_by_side(there, self.pad, self.packed)
 
 
-def side_by_side(samples: Sequence[Sample], pad: int) -> Batch:
-    """A row for each sample, filled up on the right to the longest."""
+def collator_of(spec: RunSpec) -> Collator:
+    """Of a run of the task sft."""
+    model = spec.recipe.language_model
+    return Collator(spec.text.pad, spec.recipe.text.packing, in_one_row=model.attention == "flash")
+
+
+def side_by_side(samples: Sequence[Sample], pad: int, packed: bool = False) -> Batch:
+    """A row for each sample, filled up on the right to the longest; of packs with positions that begin again within.
+
+    What fills a pack up belongs to its last row, which comes before it.
+    """
     size = (len(samples), max(len(sample.tokens) for sample in samples))
     tokens, labels = np.full(size, pad, dtype=np.int64), np.full(size, IGNORED, dtype=np.int64)
     there = np.zeros(size, dtype=np.int64)
     for row, sample in enumerate(samples):
         here = slice(len(sample.tokens))
         tokens[row, here], labels[row, here], there[row, here] = sample.tokens, _labels(sample), 1
-    return _tensors(input_ids=tokens, labels=labels, attention_mask=there)
+    batch = _tensors(input_ids=tokens, labels=labels, attention_mask=there)
+    return batch | _tensors(position_ids=np.stack([_positions(one, size[1]) for one in samples])) if packed else batch
 
 
 def end_to_end(samples: Sequence[Sample]) -> Batch:
     """One row of all; positions begin again at each row that is packed in it, and so does the model's attention."""
-    lengths = [length for sample in samples for length in sample.lengths]
     tokens = np.concatenate([sample.tokens for sample in samples])
     labels = np.concatenate([_labels(sample) for sample in samples])
-    positions = np.concatenate([np.arange(length) for length in lengths])
+    positions = np.concatenate([_positions(sample, len(sample.tokens)) for sample in samples])
     return _tensors(input_ids=tokens[None], labels=labels[None], position_ids=positions[None])
 
 
-def train_loader(samples: Samples, order: TrainOrder, pad: int, pin_memory: bool = False) -> Loader:
+def _positions(sample: Sample, length: int) -> Any:
+    """Of each of `length` tokens in its row."""
+    *before, last = sample.lengths
+    assert length - sum(before) >= last
+    return np.concatenate([*map(np.arange, before), np.arange(length - sum(before))])
+
+
+def train_loader(samples: Samples, order: TrainOrder, collator: Collator, pin_memory: bool = False) -> Loader:
     """Micro-batches of `order`, each time it is iterated from where the order stands."""
     assert order.samples == len(samples)
-    return _loader(_Train(samples), order, Collator(pad, samples.packed), pin_memory)
+    return _loader(_Train(samples), order, collator, pin_memory)
 
 
 def validation_batches(
-    samples: Samples, micro: int, rank: int, ranks: int, pad: int, pin_memory: bool = False
+    samples: Samples, micro: int, rank: int, ranks: int, collator: Collator, pin_memory: bool = False
 ) -> Loader:
     """This rank's batches of an evaluation, as many on every rank; each sample is in one of them."""
     order = EvalOrder(len(samples), micro, rank, ranks)
-    return _loader(_Evaluation(samples), order, Collator(pad, samples.packed), pin_memory)
+    return _loader(_Evaluation(samples), order, collator, pin_memory)
 
 
 def _loader(items: Any, order: TrainOrder | EvalOrder, collate: Collator, pin_memory: bool) -> Loader:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -27,6 +27,18 @@ class LanguageModel(TrainedModel):
         """The model itself."""
         assert isinstance(self, PreTrainedModel)
         return self
+
+
+def without_mask(model: nn.Module) -> None:
+    """From now on leave `attention_mask` out: for rows that are filled up on the right, of which no token sees that.
+
+    With a mask PyTorch does not take FlashAttention, and transformers repeats keys and values for each head.
+    """
+
+    def left_out(_: nn.Module, args: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return args, {name: value for name, value in options.items() if name != "attention_mask"}
+
+    model.register_forward_pre_hook(left_out, with_kwargs=True)
 
 
 def make_language_model(config: PreTrainedConfig, spec: RunSpec, compute_dtype: torch.dtype) -> TrainedModel:

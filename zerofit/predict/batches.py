@@ -13,7 +13,7 @@ from zerofit.data.cad import image_size_of, slots_of
 from zerofit.data.cad_loader import CadCollator, CadSample
 from zerofit.data.images import IGNORED
 from zerofit.data.samples import Sample
-from zerofit.data.text_loader import Collator
+from zerofit.data.text_loader import collator_of
 from zerofit.plan.slots import CHANNELS
 from zerofit.plan.spec import RunSpec
 
@@ -38,7 +38,7 @@ def of_text(spec: RunSpec, rows: int) -> Batch:
     learnt = facts.targets / facts.tokens
     together = max(1, round(facts.rows / facts.train)) if packed else 1
     lengths = [facts.longest, *[average] * (rows - 1)]
-    return Collator(facts.pad, packed)([_sample(length, together, learnt) for length in lengths])
+    return collator_of(spec)([_sample(length, together, learnt) for length in lengths])
 
 
 def _sample(tokens: int, rows: int, learnt: float) -> Sample:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from zerofit.models.causal_lm import without_mask
 from zerofit.models.trained import TrainedModel
 from zerofit.predict.batches import Batch, of_completions, of_text
 from zerofit.predict.heads import COLUMNS, fused_head, on_gpu
@@ -25,6 +26,12 @@ class TextSteps(Steps):
     def prepare(self, model: TrainedModel) -> None:
         fused_head(model, self.outputs)
         self.logits = (model.config.vocab_size, COLUMNS)
+        self.unmask(model)
+
+    def unmask(self, model: TrainedModel) -> None:
+        """As the task does."""
+        if self.spec.recipe.language_model.attention != "flash":
+            without_mask(model)
 
     def batch(self, rows: int, *, training: bool) -> Batch:
         return of_text(self.spec, rows)
@@ -44,6 +51,9 @@ class CompletionSteps(TextSteps):
     """grpo, once completions are made. Evaluation makes completions, and trains on none."""
 
     outputs = ("log_probs", "entropy")
+
+    def unmask(self, model: TrainedModel) -> None:
+        """Prompts are filled up on the left."""
 
     def batch(self, rows: int, *, training: bool) -> Batch:
         return of_completions(self.spec, rows)

@@ -16,7 +16,7 @@ from zerofit.data.isolation import check_isolation
 from zerofit.data.loader import Loader
 from zerofit.data.order import TrainOrder
 from zerofit.data.samples import open_samples
-from zerofit.data.text_loader import train_loader, validation_batches
+from zerofit.data.text_loader import collator_of, train_loader, validation_batches
 from zerofit.data.tokenizer import load_tokenizer
 from zerofit.models.trained import TrainedModel
 from zerofit.plan.spec import RunSpec
@@ -35,7 +35,7 @@ class TokenJob:
         self.spec, self.device = spec, device
         samples = open_samples(spec.text, "train")
         self.order = TrainOrder(spec.text.train, spec.batches, spec.recipe.train.seed, dist.get_rank())
-        self.loader = train_loader(samples, self.order, spec.text.pad, pin_memory=device.type == "cuda")
+        self.loader = train_loader(samples, self.order, collator_of(spec), pin_memory=device.type == "cuda")
 
     def train_loader(self) -> Loader:
         """This rank's micro-batches of an epoch."""
@@ -95,7 +95,7 @@ def score(model: nn.Module, spec: RunSpec, split: SplitName, device: torch.devic
     """
     facts, ranks = spec.text, dist.get_world_size()
     samples = open_samples(facts, split)
-    batches = validation_batches(samples, spec.batches.evaluate_micro, dist.get_rank(), ranks, facts.pad)
+    batches = validation_batches(samples, spec.batches.evaluate_micro, dist.get_rank(), ranks, collator_of(spec))
     total = torch.zeros(3, dtype=torch.float64, device=device)
     with torch.no_grad():  # not inference_mode: fully_shard's hooks need version counters
         for number, batch in enumerate(batches, 1):
