@@ -16,17 +16,11 @@ MEASURED = Path(__file__).parents[2] / "docs/plan-accuracy.jsonl"
 NAMES = (
     "classify-1.7b/zero1/1",
     "vit-base/ddp/1",
-    "sft-1.7b/zero2+offload_optimizer/1",
-    "sft-1.7b/fsdp2+offload_all/1",
-    "lora-8b/zero2/1",
     "qlora-7b/zero2/1",
     "classify-1.7b/fsdp2/2",
-    "lora-8b/fsdp2/2",
     "qlora-7b/zero2/4",
     "vit-huge/zero2/4",
-    "lora-8b/zero3/4",
     "probe-8b/zero3/2",
-    "sft-1.7b/zero3/2",
     "cad-alike-1.7b/zero3/4",
 )
 
