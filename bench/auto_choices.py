@@ -14,15 +14,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
+import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import plan_accuracy
 from auto_accuracy import show
-from plan_accuracy import CASES, read, words, write, zerofit
+from plan_accuracy import CASES, read, words, write
 
 if TYPE_CHECKING:
     from zerofit.plan.choice import Choice, Row
@@ -51,6 +54,9 @@ CHOSEN = (
 """Fields of a case that are left to auto here, or set."""
 AUTO = ("strategy.name=auto", "strategy.activation_checkpointing=auto", "train.micro_batch=auto")
 OFFLOADS = {"": "{}", "offload_optimizer": "{optimizer: cpu}", "offload_all": "{optimizer: cpu, params: cpu}"}
+WARM = str(Path(__file__).with_name("warm.py"))
+AHEAD = 3
+"""Runs that are being measured or import."""
 MOST = 4
 """Ways that are measured in a comparison, at most."""
 
@@ -121,33 +127,67 @@ def predict(options: argparse.Namespace) -> None:
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Each way of each comparison that was not measured yet, one after another."""
+    """Each way of each comparison that was not measured yet, one after another; the next one imports meanwhile."""
     rows = read(options.file)
     asked = comparisons(options.data)
     end = time.monotonic() + options.limit
-    for name, row in rows.items():
-        for way in row["predicted"]:
-            if way in row.get("measured", {}) or way in row.get("failed", {}):
-                continue
-            if time.monotonic() > end:
-                return
-            run = options.out / f"{name} {way}".replace("/", "-").replace(" ", "-")
-            log = Path(f"{run}.log")
-            command = ["train", *asked[name], *fields(way), f"train.max_steps={options.steps}", f"run_dir={run}"]
-            process = zerofit([*command, "--nproc", "1"], [0], 1, log)
-            try:
-                code: int | str = process.wait(options.each)
-            except subprocess.TimeoutExpired:
-                process.terminate()
-                process.wait()
-                code = f"not done in {options.each:.0f} s"
-            if code:
-                row.setdefault("failed", {})[way] = f"{code}: {log.read_text()[-400:]}"
-            else:
-                row.setdefault("measured", {})[way] = figure(run, row)
-            found = {key: row.get(key, {}).get(way) for key in ("predicted", "measured", "failed")}
-            print(json.dumps({"configuration": name, "way": way, **found}), flush=True)
-            write(options.file, rows)
+    waiting = [
+        (name, way)
+        for name, row in rows.items()
+        for way in row["predicted"]
+        if name in asked and way not in row.get("measured", {}) and way not in row.get("failed", {})
+    ]
+    ahead: list[Warm] = []
+    while waiting or ahead:
+        while waiting and len(ahead) < AHEAD:
+            name, way = waiting.pop(0)
+            ahead.append(warm(name, way, [*asked[name], *fields(way), f"train.max_steps={options.steps}"], options))
+        if time.monotonic() > end:
+            break
+        one = ahead.pop(0)
+        row = rows[one.name]
+        code = one.go(options.each)
+        if code:
+            row.setdefault("failed", {})[one.way] = f"{code}: {one.log.read_text()[-400:]}"
+        else:
+            row.setdefault("measured", {})[one.way] = figure(one.run, row)
+        found = {key: row.get(key, {}).get(one.way) for key in ("predicted", "measured", "failed")}
+        print(json.dumps({"configuration": one.name, "way": one.way, **found}), flush=True)
+        write(options.file, rows)
+    for one in ahead:
+        one.process.kill()
+
+
+@dataclass
+class Warm:
+    """A run that has imported what it needs, or is about to (warm.py)."""
+
+    name: str
+    way: str
+    run: Path
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    def go(self, seconds: float) -> int | str:
+        """Its exit status, or why it has none."""
+        try:
+            self.process.communicate(b"go\n", timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            return f"not done in {seconds:.0f} s"
+        return self.process.returncode
+
+
+def warm(name: str, way: str, given: list[str], options: argparse.Namespace) -> Warm:
+    """A run of these words that waits for its turn."""
+    run = options.out / f"{name} {way}".replace("/", "-").replace(" ", "-")
+    shutil.rmtree(run, ignore_errors=True)
+    log = Path(f"{run}.log")
+    command = [sys.executable, WARM, "train", *given, f"run_dir={run}"]
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT)
+    return Warm(name, way, run, log, process)
 
 
 def figure(run: Path, row: dict[str, Any]) -> float:

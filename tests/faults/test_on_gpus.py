@@ -29,10 +29,12 @@ def started(cwd: Path, *words: str, program: tuple[str, ...] = ("-m", "zerofit")
     return subprocess.Popen(command, cwd=cwd, env=environ, stdout=pipe, stderr=pipe, text=True)
 
 
-def done(cwd: Path, *words: str) -> None:
-    process = started(cwd, *words)
+def done(cwd: Path, *words: str, program: tuple[str, ...] = ("-m", "zerofit")) -> str:
+    """What it printed."""
+    process = started(cwd, *words, program=program)
     printed, said = process.communicate(timeout=600)
     assert process.returncode == 0, printed[-2000:] + said[-3000:]
+    return printed + said
 
 
 def test_a_hanging_rank_leaves_what_nccl_was_doing(tmp_path: Path) -> None:
