@@ -16,6 +16,10 @@ MEASURED = Path(__file__).parents[2] / "docs/plan-accuracy.jsonl"
 NAMES = (
     "classify-1.7b/zero1/1",
     "vit-base/ddp/1",
+    "sft-1.7b/zero1/1",
+    "sft-1.7b/fsdp2+offload_all/1",
+    "lora-8b/zero2/1",
+    "lora-8b/zero3/2",
     "qlora-7b/zero2/1",
     "classify-1.7b/fsdp2/2",
     "qlora-7b/zero2/4",
