@@ -22,9 +22,10 @@ PRODUCTS, MEMORY, LINK = 0.71, 0.83, 0.7
 """Shares of datasheet rates."""
 KERNEL_S = 2e-6
 """Seconds of the shortest kernel."""
-LAUNCH_S = 22e-6
-"""Seconds that Python, a model's modules and PyTorch's dispatcher take for an operation (Qwen3-8B on 4 H200s, whose
-passes under ZeRO-2 take 0.165 s for 5,700 operations and 400 gradients; docs/log.md, 2026-11-30)."""
+LAUNCH_S = 26e-6
+"""Seconds that Python, a model's modules and PyTorch's dispatcher take for an operation. Qwen3-8B on 4 H200s comes to
+271, 234 and 121 samples/s so under ZeRO-2, FSDP2 and ZeRO-3, and 260, 231 and 122 were measured; another host with such
+a card took 34 to 45 microseconds (docs/log.md, 2026-12-01)."""
 PINNED = 0.8
 """Share of PCIe's rate that copies between pinned host memory and a GPU reach."""
 PCIE_GB_S = {7: 16.0, 8: 32.0, 9: 64.0, 10: 64.0}
