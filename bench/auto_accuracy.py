@@ -129,7 +129,8 @@ def share(row: dict[str, Any]) -> float:
 
 def show(options: argparse.Namespace) -> None:
     """A row for each comparison that was measured, and in how many auto is near the fastest."""
-    rows = [row for row in read(options.file).values() if row.get("measured", {}).get(row["auto"])]
+    every = (row for row in read(options.file).values() if row["auto"] in row.get("measured", {}))
+    rows = [row for row in every if len(row["measured"]) > 1]
     print("| comparison, GPUs | auto takes | samples/s measured (predicted) | of the fastest |")
     print("|---|---|---|---|")
     for row in rows:
