@@ -80,9 +80,9 @@ def test_attention_is_by_the_kernel_that_the_card_would_choose(capability: tuple
     spec = text(average=30 if padded else 40)
     hardware = spec.hardware.model_copy(update={"capability": capability})
     names = seen(spec.model_copy(update={"hardware": hardware}))
-    flash = not padded and capability >= (8, 0)
-    whole = not padded and capability < (8, 0)  # fewer key-value heads, which no other kernel of that card knows
-    assert (FLASH in names, EFFICIENT in names, "_safe_softmax" in names) == (flash, padded, whole)
+    flash = capability >= (8, 0)  # padding is on the right, and its mask left out
+    whole = not padded and not flash  # fewer key-value heads, which no other kernel of that card knows
+    assert (FLASH in names, EFFICIENT in names, "_safe_softmax" in names) == (flash, padded and not flash, whole)
 
 
 def test_packed_rows_are_kept_apart_by_a_mask() -> None:

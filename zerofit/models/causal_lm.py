@@ -11,6 +11,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrain
 
 from zerofit.config.errors import UserError
 from zerofit.models.trained import TrainedModel, name_of_blocks
+from zerofit.plan.precision import AMPERE
 from zerofit.plan.spec import RunSpec
 
 
@@ -29,16 +30,23 @@ class LanguageModel(TrainedModel):
         return self
 
 
-def without_mask(model: nn.Module) -> None:
-    """From now on leave `attention_mask` out: for rows that are filled up on the right, of which no token sees that.
+def unmask(model: nn.Module, spec: RunSpec) -> None:
+    """From now on leave `attention_mask` out of batches whose rows are filled up on the right, where no token looks.
 
-    With a mask PyTorch does not take FlashAttention, and transformers repeats keys and values for each head.
+    PyTorch's FlashAttention takes no mask. Where it is not to be had (older cards, float32) rows without a mask whose
+    keys have fewer heads would be computed in the form that keeps every pair of tokens, and so keep theirs; but not
+    packs, which transformers tells apart by their positions only without one. The package flash-attn reads the mask.
     """
+    if spec.recipe.language_model.attention == "flash":
+        return
+    capability = spec.hardware.capability
+    able = spec.precision != "fp32" and (capability is None or capability >= AMPERE)
+    if able or spec.recipe.text.packing:
+        model.register_forward_pre_hook(_without_mask, with_kwargs=True)
 
-    def left_out(_: nn.Module, args: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        return args, {name: value for name, value in options.items() if name != "attention_mask"}
 
-    model.register_forward_pre_hook(left_out, with_kwargs=True)
+def _without_mask(_: nn.Module, args: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    return args, {name: value for name, value in options.items() if name != "attention_mask"}
 
 
 def make_language_model(config: PreTrainedConfig, spec: RunSpec, compute_dtype: torch.dtype) -> TrainedModel:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from zerofit.models.causal_lm import without_mask
+from zerofit.models.causal_lm import unmask
 from zerofit.models.trained import TrainedModel
 from zerofit.predict.batches import Batch, of_completions, of_text
 from zerofit.predict.heads import COLUMNS, fused_head, on_gpu
@@ -30,8 +30,7 @@ class TextSteps(Steps):
 
     def unmask(self, model: TrainedModel) -> None:
         """As the task does."""
-        if self.spec.recipe.language_model.attention != "flash":
-            without_mask(model)
+        unmask(model, self.spec)
 
     def batch(self, rows: int, *, training: bool) -> Batch:
         return of_text(self.spec, rows)

@@ -11,7 +11,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 from trl import SFTTrainer
 
-from zerofit.models.causal_lm import without_mask
+from zerofit.models.causal_lm import unmask
 from zerofit.models.trained import TrainedModel
 from zerofit.plan.spec import RunSpec
 from zerofit.train.arguments import sft_arguments
@@ -47,8 +47,7 @@ class SftTrainer(Quiet, RunTrainer, SFTTrainer):
         tokenizer: PreTrainedTokenizerBase,
     ) -> None:
         nothing = Dataset.from_dict({"input_ids": [[spec.text.pad]], "labels": [[-100]]})  # TRL looks at a first row
-        if spec.recipe.language_model.attention != "flash":
-            without_mask(model)
+        unmask(model, spec)
         super().__init__(
             spec,
             engine,
