@@ -10,6 +10,7 @@ second step alone: `second`), and of its optimizer (`step`).
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import math
 import sys
@@ -35,6 +36,7 @@ def main() -> None:
 
     def body(world: World) -> None:
         for run in runs:
+            faulthandler.dump_traceback_later(LIMIT, exit=True)  # each has its own, as in worker.py
             figures = measured(read_spec(Path(run)))
             ranks: list[Any] = [None] * world.size
             dist.all_gather_object(ranks, figures)
