@@ -99,12 +99,22 @@ def test_the_loss_is_of_targets_alone_each_after_what_is_before_it(model: CadMll
     torch.testing.assert_close(model(**given, num_items_in_batch=50)["loss"], wanted / 50)
 
 
-def test_padding_changes_nothing(model: CadMllm) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_padding_changes_nothing_with_a_mask_and_where_flash_attention_reads_none(precision: str) -> None:
+    model = built(cad_spec(**BOTH).model_copy(update={"precision": precision})).eval()  # its weights are float32
+    masks: list[Tensor | None] = []
+    model.language.register_forward_pre_hook(
+        lambda _, args, given: masks.append(given["attention_mask"]), with_kwargs=True
+    )
     given = batch()
     alone = {name: given[name][:1, :13] for name in ("input_ids", "labels", "attention_mask", "slots")}
     longer = {name: F.pad(value, (0, 5), value=-100 if name == "labels" else 0) for name, value in alone.items()}
     shown = {"points": given["points"], "images": given["images"][:1]}
     torch.testing.assert_close(model(**alone, **shown)["total"], model(**longer, **shown)["total"])
+    del alone["labels"], longer["labels"]  # to generate, rows are filled up on the left
+    early = {name: F.pad(value, (5, 0)) for name, value in alone.items()}
+    torch.testing.assert_close(model(**alone, **shown)["logits"], model(**early, **shown)["logits"][:, 5:])
+    assert [mask is None for mask in masks] == [precision == "bf16"] * 2 + [False] * 2
 
 
 def test_a_batch_without_targets_has_a_loss_of_zero(model: CadMllm) -> None:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from zerofit.models.causal_lm import make_causal_lm
+from zerofit.models.causal_lm import make_causal_lm, reads_mask
 from zerofit.models.parts import point_weights, vision_weights
 from zerofit.models.point_encoder import PointEncoder
 from zerofit.models.projector import Projector
@@ -55,6 +55,7 @@ class CadMllm(TrainedModel):
         section, facts = spec.recipe.cad_model, spec.text
         self.config, self.compute_dtype = config, compute_dtype
         self.language = make_causal_lm(config)
+        self.reads_mask = reads_mask(spec)
         self.tiled = config.vocab_size > COLUMNS
         if self.tiled:
             from trl.trainer.utils import add_fused_lm_head  # trl takes a second to import, and every task imports us
@@ -174,10 +175,12 @@ class CadMllm(TrainedModel):
         Without labels: `logits` [B, T, vocabulary]. With labels (-100: not learnt), each of which is predicted from
         what comes before it: `loss`, the sum of cross entropies in float32 over `num_items_in_batch` (null: over the
         targets of this batch); `total`, that sum, of how many `targets`, and how many of these came out `right`.
-        Of a vocabulary that is wider than a tile, logits are then made in tiles, and never all there.
+        Of a vocabulary that is wider than a tile, logits are then made in tiles, and never all there. Rows with labels
+        are filled up on the right, rows without on the left: only these always need their mask.
         """
         tokens = self.embed(input_ids, slots, points, images)
-        given: dict[str, Any] = {"inputs_embeds": tokens, "attention_mask": attention_mask, "use_cache": False}
+        mask = attention_mask if self.reads_mask or labels is None else None
+        given: dict[str, Any] = {"inputs_embeds": tokens, "attention_mask": mask, "use_cache": False}
         if labels is None:
             return {"logits": self.language(**given).logits}
         total, count, right = self._tiled(labels, given) if self.tiled else self._whole(labels, given)

@@ -31,18 +31,25 @@ class LanguageModel(TrainedModel):
 
 
 def unmask(model: nn.Module, spec: RunSpec) -> None:
-    """From now on leave `attention_mask` out of batches whose rows are filled up on the right, where no token looks.
+    """From now on leave `attention_mask` out of batches whose rows are filled up on the right: see `reads_mask`.
 
-    PyTorch's FlashAttention takes no mask. Where it is not to be had (older cards, float32) rows without a mask whose
-    keys have fewer heads would be computed in the form that keeps every pair of tokens, and so keep theirs; but not
-    packs, which transformers tells apart by their positions only without one. The package flash-attn reads the mask.
+    Packs are always without: transformers tells their texts apart by their positions only where no mask is given.
     """
-    if spec.recipe.language_model.attention == "flash":
-        return
+    packs = spec.recipe.text.packing and spec.recipe.language_model.attention != "flash"
+    if packs or not reads_mask(spec):
+        model.register_forward_pre_hook(_without_mask, with_kwargs=True)
+
+
+def reads_mask(spec: RunSpec) -> bool:
+    """Whether attention is given the mask of rows that are filled up on the right, where no token looks.
+
+    PyTorch's FlashAttention takes none. Where it is not to be had (older cards, float32) rows without a mask whose
+    keys have fewer heads would be computed in the form that keeps every pair of tokens, and so have theirs. The
+    package flash-attn leaves out what a mask marks.
+    """
     capability = spec.hardware.capability
     able = spec.precision != "fp32" and (capability is None or capability >= AMPERE)
-    if able or spec.recipe.text.packing:
-        model.register_forward_pre_hook(_without_mask, with_kwargs=True)
+    return not able or spec.recipe.language_model.attention == "flash"
 
 
 def _without_mask(_: nn.Module, args: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
