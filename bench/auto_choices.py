@@ -41,6 +41,9 @@ COMPARED = (
     ("classify-1.7b", 24, 64),
     ("sft-1.7b", 80, 16),
     ("lora-8b", 40, 8),
+    ("cad-alike-8b", 48, 16),
+    ("vit-huge", 60, 256),
+    ("sft-1.7b-8192", 80, 4),
 )
 """(case, GiB of the card, samples of an optimizer step)."""
 CHOSEN = (
