@@ -22,6 +22,7 @@ from zerofit.predict.augmenting import augmenting
 from zerofit.predict.ledger import Phase
 from zerofit.predict.rates import KERNEL_S, LAUNCH_S, Rates, rates_of
 from zerofit.predict.roofline import Roofline
+from zerofit.predict.seen import Counted
 from zerofit.predict.timing import Timing
 from zerofit.predict.traffic import traffic
 
@@ -106,6 +107,37 @@ def test_what_is_sent_is_what_the_papers_count(trained: int, frozen: int, ranks:
     assert traffic(
         images(VIT, ranks, strategy={"name": "zero3", "offload": {"optimizer": "cpu"}, "precision": "bf16"}), 100, 0
     ).pcie == pytest.approx(2 * 2 * 100 / ranks)
+
+
+def counted(strategy: str, *, ranks: int = 1, accumulation: int = 1, checkpointing: str = "none") -> float:
+    """What is done on the host besides operations, for ten gradients in two blocks."""
+    chosen = {"name": strategy, "activation_checkpointing": checkpointing, "precision": "bf16"}
+    seen = Counted(seconds=1.0, operations=1, trained=1, frozen=0, gradients=10, modules=4, units=2)
+    return speed.managing(images(VIT, ranks, accumulation=accumulation, strategy=chosen), seen)
+
+
+def test_zero1_reduces_once_a_step_and_zero2_in_each_micro_batch() -> None:
+    assert counted("zero1") == counted("zero2") == 10 * (speed.HOOK + speed.REDUCED)
+    assert counted("zero2", accumulation=4) == 4 * counted("zero2")
+    assert counted("zero1", accumulation=4) == 10 * (4 * speed.HOOK + speed.REDUCED)
+    assert counted("zero2", ranks=4) == 10 * (speed.HOOK + speed.REDUCED / 4), "a rank keeps its share"
+
+
+@pytest.mark.parametrize("strategy", ["single", "zero2", "zero3", "fsdp2"])
+def test_blocks_that_are_recomputed_cost_the_host_more_than_their_operations(strategy: str) -> None:
+    none, half, full = (counted(strategy, accumulation=3, checkpointing=one) for one in ("none", "selective", "full"))
+    assert (half - none, full - none) == (3 * speed.RECOMPUTED, 3 * 2 * speed.RECOMPUTED)
+
+
+seconds = st.floats(0, 1e3)
+
+
+@given(gpu=seconds, host=seconds)
+def test_passes_take_the_longer_of_gpu_and_host_and_a_fifth_more_where_they_are_alike(gpu: float, host: float) -> None:
+    found = speed.together(gpu, host)
+    assert max(gpu, host) <= found <= 1.19 * max(gpu, host) * (1 + 1e-3)
+    assert speed.together(gpu, gpu) == pytest.approx(2**0.25 * gpu)
+    assert speed.together(gpu, 4 * gpu) == pytest.approx(4 * gpu, rel=1e-3)
 
 
 def timed(timing: Timing, strategy: str, name: str, *fields: str) -> Speed:
