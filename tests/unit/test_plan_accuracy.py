@@ -25,6 +25,7 @@ NAMES = (
     "qlora-7b/zero2/4",
     "vit-huge/zero2/4",
     "probe-8b/zero3/2",
+    "cad-alike-1.7b/zero3/2",
 )
 
 

@@ -13,8 +13,8 @@ ORDER = ("single", *WHOLE, *OFFLOADED)
 """Strategies by what they cost, the simplest first."""
 RECOMPUTED = ("none", "selective", "full")
 """Activation checkpointing, likewise."""
-MARGIN = 0.05
-"""Of two plans whose speeds differ by less than this share the simpler one is taken: predictions tell no finer."""
+MARGIN = 0.02
+"""Of two plans whose speeds differ by less than this share the simpler one is taken."""
 
 
 def best(rows: Sequence[Row]) -> Row | None:
