@@ -3,6 +3,7 @@
     python bench/auto_choices.py predict                              # needs no GPU
     python bench/auto_choices.py measure --limit 900                  # on one GPU, with nothing else on it
     python bench/auto_choices.py show                                 # a table
+    python bench/auto_choices.py show --again                         # what was measured, as it is predicted today
 
 A case of plan_accuracy.py on a card whose memory is capped, so that something has to be given up for it: auto weighs
 strategy, offload, micro-batch and activation checkpointing. `predict` adds a line to docs/auto-choices.jsonl for each
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import statistics
 import subprocess
@@ -23,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import noise
 import plan_accuracy
 from auto_accuracy import show
 from plan_accuracy import CASES, read, words, write
@@ -203,12 +206,56 @@ def figure(run: Path, row: dict[str, Any]) -> float:
     return round(batch / statistics.median(steps), 3)
 
 
+def shown(options: argparse.Namespace) -> None:
+    """The table; or the same of today's predictions, in which auto takes one of what was measured, by its rule."""
+    if not options.again:
+        show(options)
+        return
+    noise.make(options.data)
+    rows, asked = read(options.file), comparisons(options.data)
+    anew = {}
+    for name, row in rows.items():
+        recipe, *given = asked[re.sub(r" \(.*\)", "", name)]
+        if len(row.get("measured", {})) > 1 and not row.get("changed"):
+            predicted = {way: today([recipe, *given, *fields(way)], options) for way in row["measured"]}
+            anew[name] = {**row, "predicted": predicted, "auto": taken(predicted)}
+    options.file = options.out / "again.jsonl"
+    write(options.file, anew)
+    show(options)
+
+
+def taken(predicted: dict[str, float]) -> str:
+    """As `zerofit.predict.choose.best` has it: the simplest of those that are near the fastest."""
+    from zerofit.predict.choose import MARGIN, ORDER, RECOMPUTED
+
+    def cost(way: str) -> tuple[int, int, float]:
+        strategy, _, kept = way.split()
+        return ORDER.index(strategy), RECOMPUTED.index(kept), -predicted[way]
+
+    fastest = max(predicted.values())
+    return min((way for way in predicted if predicted[way] >= fastest * (1 - MARGIN)), key=cost)
+
+
+def today(given: list[str], options: argparse.Namespace) -> float:
+    """Samples/s."""
+    from zerofit.config.load import load_job
+    from zerofit.launch.asked import Asked
+    from zerofit.launch.planning import staged_plan
+    from zerofit.predict.timing import Timing
+
+    stage = load_job(given[0], given[1:]).stages[0]
+    made = Timing().speed(staged_plan(stage, Asked(gpus=1, gpu=options.gpu), None, follows=False).spec)
+    assert made is not None
+    return made.samples_s
+
+
 def main() -> None:
     """See the module."""
     parser = plan_accuracy.options(__doc__, Path("docs/auto-choices.jsonl"), Path("/tmp/auto-choices"))
     parser.add_argument("--steps", type=int, default=5, help="of each run")
     parser.add_argument("--each", type=float, default=120.0, help="seconds of a run, at most")
-    plan_accuracy.follow(parser, {"predict": predict, "measure": measure, "show": show})
+    parser.add_argument("--again", action="store_true", help="with show: predict anew what was measured")
+    plan_accuracy.follow(parser, {"predict": predict, "measure": measure, "show": shown})
 
 
 if __name__ == "__main__":
