@@ -19,27 +19,17 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from zerofit.measure.operations import Count
+from zerofit.measure.rates.launches import TOKENS, decoder
 
-LAYERS, WIDTH, TOKENS = 12, 64, 8
+LAYERS = 12
 PASSES, REPEATS = 4, 15
 
 
 def blocks(dtype: torch.dtype, device: str, lora: bool) -> tuple[nn.Module, nn.ModuleList]:
     """A decoder, and its blocks."""
-    config = Qwen3Config(
-        vocab_size=2 * WIDTH,
-        hidden_size=WIDTH,
-        intermediate_size=2 * WIDTH,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=WIDTH // 4,
-        use_cache=False,
-    )
-    model: nn.Module = Qwen3ForCausalLM(config)
+    model = decoder(LAYERS)
     layers = model.model.layers
     if lora:
         from peft import LoraConfig, get_peft_model
@@ -98,7 +88,10 @@ def compare(device: str, lora: bool, autocast: bool) -> None:
         else:
             beyond = (seconds - plain * operations / count) / LAYERS
             found |= {"us_block_beyond": 1e6 * beyond, "in_operations": beyond * count / plain}
-        print(json.dumps({key: round(one, 1) if isinstance(one, float) else one for key, one in found.items()}))
+        print(
+            json.dumps({key: round(one, 1) if isinstance(one, float) else one for key, one in found.items()}),
+            flush=True,
+        )
 
 
 def main() -> None:

@@ -17,20 +17,7 @@ def launch_seconds(device: torch.device, dtype: torch.dtype, budget: float) -> f
 
     A bare operation in a loop takes less than half of that: it has no modules around it.
     """
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    config = Qwen3Config(
-        vocab_size=2 * WIDTH,
-        hidden_size=WIDTH,
-        intermediate_size=2 * WIDTH,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=WIDTH // 4,
-        use_cache=False,
-    )
-    model: nn.Module = Qwen3ForCausalLM(config)
-    model.to(device, dtype)
+    model = decoder(LAYERS).to(device, dtype)
     tokens = torch.arange(TOKENS, device=device)[None]
 
     def work() -> None:
@@ -40,3 +27,21 @@ def launch_seconds(device: torch.device, dtype: torch.dtype, budget: float) -> f
     with Count() as count:
         work()
     return seconds(work, device, budget) / count.operations
+
+
+def decoder(layers: int) -> nn.Module:
+    """A small Qwen3 with LM head, of fresh weights."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    config = Qwen3Config(
+        vocab_size=2 * WIDTH,
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=WIDTH // 4,
+        use_cache=False,
+    )
+    model: nn.Module = Qwen3ForCausalLM(config)
+    return model
