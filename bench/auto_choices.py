@@ -207,7 +207,10 @@ def figure(run: Path, row: dict[str, Any]) -> float:
 
 
 def shown(options: argparse.Namespace) -> None:
-    """The table; or the same of today's predictions, in which auto takes one of what was measured, by its rule."""
+    """The table; or the same of today's predictions, in which auto takes one of what was measured, by its rule.
+
+    Without rows whose measured code has `changed` since.
+    """
     if not options.again:
         show(options)
         return
@@ -225,15 +228,24 @@ def shown(options: argparse.Namespace) -> None:
 
 
 def taken(predicted: dict[str, float]) -> str:
-    """As `zerofit.predict.choose.best` has it: the simplest of those that are near the fastest."""
-    from zerofit.predict.choose import MARGIN, ORDER, RECOMPUTED
+    """By the rule of `strategy: auto`; all fit."""
+    from zerofit.plan.choice import Row
+    from zerofit.predict.choose import best
 
-    def cost(way: str) -> tuple[int, int, float]:
-        strategy, _, kept = way.split()
-        return ORDER.index(strategy), RECOMPUTED.index(kept), -predicted[way]
-
-    fastest = max(predicted.values())
-    return min((way for way in predicted if predicted[way] >= fastest * (1 - MARGIN)), key=cost)
+    rows = {}
+    for way, samples_s in predicted.items():
+        strategy, batches, kept = way.split()
+        micro_batch, accumulation = map(int, batches.split("x"))
+        rows[way] = Row(
+            strategy=strategy,
+            micro_batch=micro_batch,
+            accumulation=accumulation,
+            activation_checkpointing=kept,
+            verdict="fits",
+            samples_s=samples_s,
+        )
+    chosen = best(list(rows.values()))
+    return next(way for way, row in rows.items() if row is chosen)
 
 
 def today(given: list[str], options: argparse.Namespace) -> float:
